@@ -1,0 +1,43 @@
+"""tenantry: tenant-isolated data for Python, in which the leak cannot be written."""
+
+from tenantry.context import TenantContext, current_context, use_context
+from tenantry.errors import TenantryError
+from tenantry.query import between, contains, ilike, is_in, is_null, not_
+from tenantry.schema import PII, Encrypted, Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
+from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
+from tenantry.types import Page, Record, TenantId
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PII",
+    "Encrypted",
+    "Indexed",
+    "KeyedModel",
+    "Model",
+    "MultiTenantSDK",
+    "Page",
+    "PurgeCertificate",
+    "Record",
+    "Ref",
+    "Searchable",
+    "Shared",
+    "SystemHandle",
+    "Tenant",
+    "TenantContext",
+    "TenantHandle",
+    "TenantId",
+    "TenantStatus",
+    "TenantryError",
+    "Unique",
+    "__version__",
+    "between",
+    "contains",
+    "current_context",
+    "ilike",
+    "is_in",
+    "is_null",
+    "not_",
+    "use_context",
+]

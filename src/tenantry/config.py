@@ -1,0 +1,166 @@
+"""Configuration: frozen sections, from arguments, the environment and TOML, in this order of precedence.
+
+An option is known, or it is refused by name. An option of a part that is not built yet is known to be that, and is
+refused too; nothing is stored and then ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from tenantry.errors import ConfigurationError
+
+ENV_PREFIX = "TENANTRY_"
+
+# Sections of the specification whose parts are not built yet, and options of built sections that wait for one.
+_UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
+_UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
+    "database": frozenset({"replicas", "shards", "databases"}),
+    "performance": frozenset({"query_insights", "batch_size", "use_cache"}),
+}
+
+
+class Section(BaseModel):
+    """A frozen group of options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseConfig(Section):
+    """Where the data is.
+
+    Attributes:
+        url: ``memory://``, ``sqlite:///file.db`` or ``postgresql://app:…@host/name``.
+        control_url: PostgreSQL: the role that reads the tenant directory and does system work.
+        raw_url: PostgreSQL: the role that ``data.sql(…)`` runs as.
+        owner_url: PostgreSQL: the role that owns the tables; used by ``schema="create"`` only.
+        seal_key: PostgreSQL: ``kid:base64``, as made by ``tenantry init``; several, newest first, separated by commas.
+        schema_mode: ``check`` compares the tables with the models at start; ``create`` makes those that are missing.
+        pool_size: PostgreSQL: the most connections to keep.
+        timeout: Seconds after which a statement fails.
+        acquire_timeout: PostgreSQL: seconds to wait for a free connection.
+        connect_timeout: PostgreSQL: seconds to wait for a new connection.
+        readers: SQLite: number of reader threads.
+        durability: SQLite: ``normal`` survives a killed process, ``full`` a power loss too.
+    """
+
+    url: SecretStr = SecretStr("")
+    control_url: SecretStr | None = None
+    raw_url: SecretStr | None = None
+    owner_url: SecretStr | None = None
+    seal_key: SecretStr | None = None
+    schema_mode: Literal["check", "create"] = "check"
+    pool_size: int = pydantic.Field(default=10, ge=1, le=1000)
+    timeout: float = pydantic.Field(default=30.0, gt=0, le=3600)
+    acquire_timeout: float = pydantic.Field(default=10.0, gt=0, le=3600)
+    connect_timeout: float = pydantic.Field(default=10.0, gt=0, le=600)
+    readers: int = pydantic.Field(default=3, ge=1, le=64)
+    durability: Literal["normal", "full"] = "normal"
+
+
+class PerformanceConfig(Section):
+    """How operations run.
+
+    Attributes:
+        coalesce: Whether look-ups by key of one tenant that arrive together become one statement.
+        lease_seconds: How long a process may act on what it last read of the tenant directory, at most 1 second.
+        max_known_tenants: How many tenants' status a process remembers.
+    """
+
+    coalesce: bool = True
+    lease_seconds: float = pydantic.Field(default=0.9, gt=0, le=1.0)
+    max_known_tenants: int = pydantic.Field(default=100_000, ge=1)
+
+
+class Settings(Section):
+    """All sections."""
+
+    database: DatabaseConfig = DatabaseConfig()
+    performance: PerformanceConfig = PerformanceConfig()
+
+
+def load_settings(
+    sections: Mapping[str, Any] | None = None,
+    *,
+    toml: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings: ``sections`` over the environment over the TOML file.
+
+    Args:
+        sections: For each section, its options.
+        toml: A file with one table for each section.
+        env: The environment; ``TENANTRY_DATABASE_URL`` is the option ``url`` of the section ``database``.
+
+    Raises:
+        ConfigurationError: An option is unknown, not built yet, or has a wrong value; ``field`` names it.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for source in (_from_toml(toml), _from_env(os.environ if env is None else env), sections or {}):
+        for name, options in source.items():
+            _check(name, options)
+            merged.setdefault(name, {}).update(
+                {key: value for key, value in dict(options).items() if value is not None}
+            )
+    try:
+        return Settings.model_validate(merged)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{name}: {first['msg']}.", field=name) from None
+
+
+def _check(section: str, options: object) -> None:
+    if section in _UNBUILT_SECTIONS:
+        raise ConfigurationError(
+            f"The section {section!r} belongs to a part of tenantry that is not built yet.",
+            field=section,
+            fix="Remove it; nothing of it would take effect.",
+        )
+    known = Settings.model_fields.get(section)
+    if known is None:
+        raise ConfigurationError(
+            f"There is no section {section!r}.",
+            field=section,
+            fix=f"Known: {', '.join(Settings.model_fields)}.",
+        )
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(f"The section {section!r} must be a mapping.", field=section)
+    model: Any = known.annotation
+    for option in options:
+        if option in model.model_fields:
+            continue
+        planned = option in _UNBUILT_OPTIONS[section]
+        message = "belongs to a part of tenantry that is not built yet" if planned else "is not an option"
+        raise ConfigurationError(
+            f"{section}.{option} {message}.",
+            field=f"{section}.{option}",
+            fix=f"Known: {', '.join(model.model_fields)}.",
+        )
+
+
+def _from_toml(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"Cannot read {os.fspath(path)}: {error}.", field="toml") from error
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    sections = (*Settings.model_fields, *_UNBUILT_SECTIONS)
+    for variable, value in env.items():
+        for section in sections:
+            prefix = f"{ENV_PREFIX}{section.upper()}_"
+            if variable.startswith(prefix):
+                found.setdefault(section, {})[variable.removeprefix(prefix).lower()] = value
+    return found

@@ -1,0 +1,344 @@
+"""A database of plain dicts: the reference model that every other database is compared with."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tenantry import _values
+from tenantry.config import DatabaseConfig
+from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.errors import (
+    Closed,
+    Conflict,
+    ContextMismatch,
+    IsolationError,
+    NotFound,
+    ReadOnlyCollection,
+    ReferenceViolation,
+    UniqueViolation,
+    Unsupported,
+)
+from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
+from tenantry.query import And, Comparison, Filter, Not, Or, Query, Sort
+from tenantry.schema import Collection, Field, Kind
+from tenantry.types import Record
+
+Rows = dict[Any, Record]
+# (collection, tenant) -> id -> record; rows that belong to no tenant are kept under None
+Tables = dict[tuple[str, str | None], Rows]
+
+
+class MemoryAdapter:
+    """Keeps everything in this process. For tests and as the model that defines what is right."""
+
+    name = "memory"
+    capabilities = frozenset({Capability.TRANSACTIONS, Capability.FOREIGN_KEYS})
+
+    def __init__(self, config: DatabaseConfig | None = None) -> None:
+        self._tables: Tables = {}
+        self._collections: dict[str, Collection] = {}
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def open(self, collections: Sequence[Collection]) -> None:
+        """Learn the collections."""
+        self._collections = {collection.name: collection for collection in collections}
+
+    async def create_schema(self) -> None:
+        """There is nothing to create."""
+
+    async def check_schema(self) -> list[str]:
+        """There is nothing to differ."""
+        return []
+
+    async def attest(self) -> None:
+        """Tenants are kept in dicts of their own; there is no shared table to leak."""
+
+    async def close(self) -> None:
+        """Forget everything."""
+        self._closed = True
+        self._tables.clear()
+
+    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
+        """Refused: there is no SQL here."""
+        raise Unsupported("Raw SQL is refused: this database has none.", fix="Use read(…) with a filter.")
+
+    async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
+        """Return the rows with these ids."""
+        wanted = set(ids)
+        return [row for row in self._visible(context, collection) if row["id"] in wanted]
+
+    async def select(self, context: Context, query: Query) -> list[Record]:
+        """Return the rows of ``query``."""
+        rows = [row for row in self._visible(context, query.collection) if _holds(query.filter, row)]
+        for sort in reversed(query.order):
+            rows.sort(key=_sort_key(sort), reverse=sort.descending)
+        names = [field.name for field in query.fields]
+        if isinstance(context, SystemContext) and query.collection.scope == "tenant":
+            names.insert(0, "tenant_id")
+        records = [{name: row[name] for name in names} for row in rows]
+        if query.distinct:
+            records = _distinct(records)
+        return records[: query.limit]
+
+    async def count(self, context: Context, query: Query) -> int:
+        """Return how many rows meet the filter of ``query``."""
+        return sum(_holds(query.filter, row) for row in self._visible(context, query.collection))
+
+    async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        """Run all writes or none."""
+        async with self._turn:
+            return self._unit(context, writes)
+
+    @asynccontextmanager
+    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+        """Hold the database for one unit of work; a copy is put back unless it ends well."""
+        async with self._turn:
+            before = _copy(self._tables)
+            try:
+                yield _Transaction(self, context)
+            except BaseException:
+                self._tables = before
+                raise
+
+    def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        before = _copy(self._tables)
+        try:
+            return [copy.deepcopy(self._write(context, write)) for write in writes]
+        except BaseException:
+            self._tables = before
+            raise
+
+    def _visible(self, context: Context, collection: Collection) -> list[Record]:
+        """Return copies of the rows that the context may read."""
+        if self._closed:
+            raise Closed("The database is closed.")
+        if isinstance(context, SystemContext) and collection.scope == "tenant":
+            return [
+                {"tenant_id": tenant, **copy.deepcopy(row)}
+                for (name, tenant), rows in self._tables.items()
+                if name == collection.name and context.tenant_id in (None, tenant)
+                for row in rows.values()
+            ]
+        return [copy.deepcopy(row) for row in self._rows(context, collection).values()]
+
+    def _rows(self, context: Context, collection: Collection, *, write: bool = False) -> Rows:
+        """Return the rows of the one table of the context, or refuse."""
+        if collection.name not in self._collections:
+            raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
+        tenant: str | None = None
+        if isinstance(context, SystemContext):
+            if write and collection.scope == "tenant":
+                raise IsolationError(
+                    "The system does not write rows of tenants; use the tenant's own handle."
+                )
+        elif collection.scope == "control":
+            raise IsolationError(f"No tenant reaches {collection.name!r}.")
+        elif collection.scope == "shared":
+            if write:
+                raise ReadOnlyCollection(collection.name)
+        else:
+            tenant = context.tenant_id
+        return self._tables.setdefault((collection.name, tenant), {})
+
+    def _write(self, context: Context, write: Write) -> list[Record]:
+        if isinstance(write, Purge):
+            return self._purge(context, write)
+        rows = self._rows(context, write.collection, write=True)
+        if isinstance(write, Insert):
+            return [self._insert(context, write.collection, rows, record) for record in write.records]
+        if isinstance(write, Upsert):
+            return [self._upsert(context, rows, write)]
+        current = rows.get(write.id)
+        if current is None:
+            raise NotFound(write.collection.name, write.id)
+        if write.expected_version not in (None, current["version"]):
+            raise Conflict(
+                write.collection.name,
+                write.id,
+                expected=write.expected_version or 0,
+                current=current["version"],
+            )
+        if isinstance(write, Delete):
+            self._delete(context, write.collection, rows, write.id)
+            return []
+        return [self._update(context, write, rows, current)]
+
+    def _purge(self, context: Context, write: Purge) -> list[Record]:
+        one_tenant = isinstance(context, SystemContext) and context.tenant_id is not None
+        if not one_tenant or write.collection.scope != "tenant":
+            raise IsolationError(
+                "Only the system can purge, one tenant at a time, and only tenant collections."
+            )
+        rows = self._tables.pop((write.collection.name, context.tenant_id), {})
+        return [{"deleted": len(rows), "remaining": 0}]
+
+    def _insert(self, context: Context, collection: Collection, rows: Rows, record: Record) -> Record:
+        if record["id"] in rows:
+            raise UniqueViolation(collection.name, ["id"])
+        return self._put(context, collection, rows, copy.deepcopy(record))
+
+    def _update(self, context: Context, write: Update, rows: Rows, current: Record) -> Record:
+        changed = current | copy.deepcopy(write.changes) | {"version": current["version"] + 1}
+        return self._put(context, write.collection, rows, changed)
+
+    def _upsert(self, context: Context, rows: Rows, write: Upsert) -> Record:
+        key = [write.record[name] for name in write.on]
+        taken = [row for row in rows.values() if [row[name] for name in write.on] == key]
+        if not taken or None in key:
+            return self._insert(context, write.collection, rows, write.record)
+        changes = {name: write.record[name] for name in write.changes}
+        return self._update(context, Update(write.collection, taken[0]["id"], changes), rows, taken[0])
+
+    def _put(self, context: Context, collection: Collection, rows: Rows, record: Record) -> Record:
+        for group in collection.unique:
+            values = [record[name] for name in group]
+            others = (row for row in rows.values() if row["id"] != record["id"])
+            if None not in values and any([row[name] for name in group] == values for row in others):
+                raise UniqueViolation(collection.name, group)
+        for field in collection.fields.values():
+            if field.ref is not None and field.ref.enforced and record[field.name] is not None:
+                target = self._rows(context, self._collections[field.ref.collection])
+                own = target is rows and record[field.name] == record["id"]
+                if not own and record[field.name] not in target:
+                    raise ReferenceViolation(collection.name, field.name)
+        rows[record["id"]] = record
+        return record
+
+    def _delete(self, context: Context, collection: Collection, rows: Rows, id: Any) -> None:
+        del rows[id]
+        for child, field in self._referring(collection):
+            theirs = self._rows(context, child)
+            pointing = [row["id"] for row in theirs.values() if row[field.name] == id]
+            if pointing and field.ref is not None and field.ref.on_delete != "cascade":
+                raise ReferenceViolation(child.name, field.name)
+            for other in pointing:
+                if other in theirs:
+                    self._delete(context, child, theirs, other)
+
+    def _referring(self, collection: Collection) -> list[tuple[Collection, Field]]:
+        return [
+            (child, field)
+            for child in self._collections.values()
+            for field in child.fields.values()
+            if field.ref is not None and field.ref.enforced and field.ref.collection == collection.name
+        ]
+
+
+class _Transaction:
+    """The executor of one unit of work."""
+
+    def __init__(self, adapter: MemoryAdapter, context: Context) -> None:
+        self._adapter = adapter
+        self._context = context
+
+    async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
+        self._check(context)
+        return await self._adapter.fetch(context, collection, ids)
+
+    async def select(self, context: Context, query: Query) -> list[Record]:
+        self._check(context)
+        return await self._adapter.select(context, query)
+
+    async def count(self, context: Context, query: Query) -> int:
+        self._check(context)
+        return await self._adapter.count(context, query)
+
+    async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        self._check(context)
+        return self._adapter._unit(context, writes)
+
+    def _check(self, context: Context) -> None:
+        if context != self._context:
+            raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _copy(tables: Tables) -> Tables:
+    # Records are replaced and never changed in place, so the rows need no deep copy.
+    return {key: dict(rows) for key, rows in tables.items()}
+
+
+def _distinct(records: list[Record]) -> list[Record]:
+    return list({tuple(map(repr, record.values())): record for record in reversed(records)}.values())[::-1]
+
+
+def _sort_key(sort: Sort) -> Callable[[Record], tuple[bool, Any]]:
+    name, kind = sort.field.name, sort.field.kind
+
+    def key(row: Record) -> tuple[bool, Any]:
+        value = row[name]
+        if value is None:
+            return True, 0
+        return False, value.value if kind is Kind.ENUM else value
+
+    return key
+
+
+def _holds(root: Filter, row: Record) -> bool:
+    return _truth(root, row) is True
+
+
+def _truth(node: Filter, row: Record) -> bool | None:
+    """Return whether ``row`` meets ``node``, in the three values of SQL's logic."""
+    if isinstance(node, Not):
+        inner = _truth(node.item, row)
+        return None if inner is None else not inner
+    if isinstance(node, And | Or):
+        decisive = isinstance(node, Or)
+        outcomes = [_truth(item, row) for item in node.items]
+        if decisive in outcomes:
+            return decisive
+        return None if None in outcomes else not decisive
+    value = row[node.field.name]
+    if node.field.kind is Kind.JSON:
+        value = _at(value, node.path)
+        if node.operator != "is_null" and value is not None and not _same_type(value, node.value):
+            return False
+    if node.operator == "is_null":
+        return value is None
+    return None if value is None else _compare(node, value)
+
+
+def _compare(node: Comparison, value: Any) -> bool:
+    operand = node.value
+    if node.field.kind is Kind.ENUM and node.operator != "in":
+        value, operand = value.value, operand.value
+    return bool(_TESTS[node.operator](value, operand))
+
+
+def _at(value: Any, path: Sequence[str | int]) -> Any:
+    for part in path:
+        if isinstance(part, str) and isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(part, int) and isinstance(value, list) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
+
+
+def _same_type(left: Any, right: Any) -> bool:
+    def kind(value: Any) -> type:
+        if isinstance(value, bool):
+            return bool
+        return float if isinstance(value, int | float) else type(value)
+
+    return kind(left) is kind(right)
+
+
+_TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda value, operand: value == operand,
+    "lt": lambda value, operand: value < operand,
+    "lte": lambda value, operand: value <= operand,
+    "gt": lambda value, operand: value > operand,
+    "gte": lambda value, operand: value >= operand,
+    "in": lambda value, operand: value in operand,
+    "contains": lambda value, operand: operand in value,
+    "ends_with": lambda value, operand: value.endswith(operand),
+    "ilike": lambda value, operand: _values.like(operand)(value),
+    "has": lambda value, operand: operand in value,
+}

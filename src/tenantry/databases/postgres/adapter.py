@@ -1,0 +1,337 @@
+"""PostgreSQL: row-level security that a seal unlocks, under roles that can do no more than they need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+
+from tenantry.config import DatabaseConfig
+from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.databases._sql import Compiler, Step
+from tenantry.databases.postgres import policies, seal
+from tenantry.databases.postgres.attest import attest
+from tenantry.databases.postgres.dialect import PostgresDialect
+from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
+from tenantry.errors import (
+    ConfigurationError,
+    ContextMismatch,
+    DatabaseUnavailable,
+    DataError,
+    InvalidQuery,
+    IsolationError,
+    ReferenceViolation,
+    TenantryError,
+    UniqueViolation,
+    Unsupported,
+)
+from tenantry.ports import Capability, Executor, Purge, Write
+from tenantry.query import Query
+from tenantry.schema import Collection
+from tenantry.types import Record
+
+_SCHEMA_LOCK = 0x7465_6E61_6E74  # "tenant"
+_CONTROL_POOL = 4
+_RAW_POOL = 4
+_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+_STATEMENTS = frozenset(
+    {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "EXPLAIN", "TABLE"}
+)
+_COLUMNS = """
+SELECT n.nspname AS schema, c.relname AS table, a.attname AS column
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+class PostgresAdapter:
+    """Tenant-isolated data on PostgreSQL, directly or behind a transaction pooler."""
+
+    name = "postgresql"
+    capabilities = frozenset(
+        {
+            Capability.TRANSACTIONS,
+            Capability.FOREIGN_KEYS,
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.ROW_LEVEL_SECURITY,
+            Capability.RAW_SQL,
+        }
+    )
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        keys = _required(config, "seal_key")
+        control_url = _required(config, "control_url")
+        self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
+        timeouts: dict[str, Any] = {
+            "acquire_timeout": config.acquire_timeout,
+            "connect_timeout": config.connect_timeout,
+            "command_timeout": config.timeout,
+            "statement_timeout": config.timeout,
+        }
+        sealed = {"keys": seal.parse_keys(keys), **timeouts}
+        self._app = TenantPool(config.url.get_secret_value(), max_size=config.pool_size, **sealed)
+        self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
+        self._raw: TenantPool | None = None
+        if config.raw_url is not None:
+            raw_url = config.raw_url.get_secret_value()
+            self._raw = TenantPool(raw_url, min_size=0, max_size=_RAW_POOL, wipe=True, **sealed)
+
+    # -- life
+
+    async def open(self, collections: Sequence[Collection]) -> None:
+        """Connect as each role, and find out whether a pooler stands in between."""
+        self._compiler = Compiler(PostgresDialect(), collections)
+        for pool in self._pools():
+            await pool.open()
+
+    async def close(self) -> None:
+        """Let what runs finish, then close every connection."""
+        for pool in self._pools():
+            await pool.close()
+
+    def _pools(self) -> list[TenantPool]:
+        pools = [self._app, self._control]
+        return pools if self._raw is None else [*pools, self._raw]
+
+    async def create_schema(self) -> None:
+        """As the owner, create the tables that do not exist yet, with their policies, in one transaction."""
+        if self._owner_url is None:
+            raise ConfigurationError(
+                'schema="create" needs the owner\'s URL.',
+                field="database.owner_url",
+                fix="Set TENANTRY_DATABASE_OWNER_URL as `tenantry init` printed it.",
+            )
+        owner = TenantPool(self._owner_url, max_size=1)
+        await owner.open()
+        try:
+            async with owner.transaction(None) as connection:
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+                existing = await self._existing(connection)
+                roles = await self._roles()
+                for table, statements in self._compiler.ddl():
+                    if (table.schema, table.name) in existing:
+                        continue
+                    for text in [*statements, *self._policies(table, roles)]:
+                        await connection.execute(text)
+        finally:
+            await owner.close()
+
+    def _policies(self, table: sa.Table, roles: policies.Roles) -> list[str]:
+        """Return who may do what with ``table``, by the scope of its collection."""
+        name = next(name for name, known in self._compiler.tables.items() if known is table)
+        scope = self._compiler.collections[name].scope
+        if scope == "shared":
+            return policies.shared_table_policies(table.schema, table.name, roles)
+        if scope == "control":
+            return policies.control_table_policies(table.schema, table.name, roles)
+        if table.schema is not None:
+            return policies.control_table_policies(table.schema, table.name, roles, app=("SELECT", "INSERT"))
+        # A user's own INSERT need not name the tenant; the policy would refuse any other one anyway.
+        default = (
+            f"ALTER TABLE {policies.table_name(None, table.name)} "
+            f"ALTER COLUMN {policies.TENANT_COLUMN} SET DEFAULT tenantry.current_tenant()"
+        )
+        return [default, *policies.tenant_table_policies(None, table.name, roles)]
+
+    async def _roles(self) -> policies.Roles:
+        """Return the names of the four roles, as the URLs say them."""
+        names = {"owner": self._owner_url or "", "app": self._app, "control": self._control, "raw": self._raw}
+        found = {}
+        for role, source in names.items():
+            if isinstance(source, TenantPool):
+                async with source.statement(None) as connection:
+                    found[role] = await connection.fetchval("SELECT current_user")
+        owner = f"{found['app'].removesuffix('_app')}_owner"
+        raw = found.get("raw", f"{found['app'].removesuffix('_app')}_raw")
+        return policies.Roles(owner=owner, app=found["app"], raw=raw, control=found["control"])
+
+    async def _existing(self, connection: Any) -> dict[tuple[str | None, str], set[str]]:
+        rows = await connection.fetch(_COLUMNS, ["public", PostgresDialect.schema])
+        found: dict[tuple[str | None, str], set[str]] = {}
+        for row in rows:
+            schema = None if row["schema"] == "public" else row["schema"]
+            found.setdefault((schema, row["table"]), set()).add(row["column"])
+        return found
+
+    async def check_schema(self) -> list[str]:
+        """Return how the tables differ from the collections."""
+        async with self._control.statement(None) as connection:
+            return self._compiler.differences(await self._existing(connection))
+
+    async def attest(self) -> None:
+        """Check roles and policies, then let one canary tenant try to reach another's rows."""
+        await attest(self._app, self._compiler)
+
+    # -- the executor
+
+    async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
+        """Return the rows with these ids."""
+        return await self._query(context, self._compiler.fetch(context, collection, ids))
+
+    async def select(self, context: Context, query: Query) -> list[Record]:
+        """Return the rows of ``query``."""
+        return await self._query(context, self._compiler.select(context, query))
+
+    async def count(self, context: Context, query: Query) -> int:
+        """Return how many rows meet the filter of ``query``."""
+        rows = await self._query(context, self._compiler.count(context, query))
+        return int(rows[0]["count"])
+
+    async def _query(self, context: Context, step: Step) -> list[Record]:
+        pool, tenant = self._scope(context)
+        statement = step.statement
+        try:
+            async with pool.statement(tenant) as connection:
+                rows = await connection.fetch(statement.text, *step.args)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+        return statement.records(rows)
+
+    async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        """Run all writes or none."""
+        pool, tenant = self._scope(context)
+        alone = len(writes) == 1 and not isinstance(writes[0], Purge)
+        block = pool.statement(tenant) if alone else pool.transaction(tenant)
+        try:
+            async with block as connection:
+                return await self._perform(connection, context, writes)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    @asynccontextmanager
+    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+        """One connection and one transaction for a unit of work."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.transaction(tenant) as connection:
+                yield _Transaction(self, connection, context)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
+        """Run one statement of the user's own as the raw role."""
+        if self._raw is None:
+            raise Unsupported(
+                "Raw SQL needs a role of its own.",
+                fix="Set TENANTRY_DATABASE_RAW_URL as `tenantry init` printed it.",
+            )
+        word = _FIRST_WORD.match(text)
+        if word is None or word[1].upper() not in _STATEMENTS:
+            raise InvalidQuery(
+                "this is not a statement that reads or writes rows.",
+                path="text",
+                fix=f"Begin with one of {', '.join(sorted(_STATEMENTS))}.",
+            )
+        try:
+            async with self._raw.statement(context.tenant_id) as connection:
+                return [dict(row) for row in await connection.fetch(text, *params)]
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    # -- inside
+
+    def _scope(self, context: Context) -> tuple[TenantPool, str | None]:
+        """Return the pool of the role that serves ``context``, and whom to bind."""
+        if isinstance(context, SystemContext):
+            return self._control, None
+        return self._app, context.tenant_id
+
+    async def _perform(
+        self, connection: Any, context: Context, writes: Sequence[Write]
+    ) -> list[list[Record]]:
+        return [await self._drive(connection, context, write) for write in writes]
+
+    async def _drive(self, connection: Any, context: Context, write: Write) -> list[Record]:
+        plan = self._compiler.perform(context, write)
+        try:
+            step = next(plan)
+            while True:
+                if step.many:
+                    await connection.executemany(step.statement.text, step.args)
+                    step = plan.send([])
+                else:
+                    step = plan.send(await connection.fetch(step.statement.text, *step.args))
+        except StopIteration as done:
+            records: list[Record] = done.value
+            return records
+
+    def _translated(self, error: Exception) -> TenantryError:
+        """Return our error for the driver's; one that names a constraint says which fields it is about."""
+        known = translate(error)
+        if known is not None:
+            return known
+        if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+            name, fields = self._compiler.violated(error.constraint_name or "") or (
+                error.table_name or "",
+                (),
+            )
+            if isinstance(error, asyncpg.ForeignKeyViolationError):
+                return ReferenceViolation(name, fields[0] if fields else None)
+            if isinstance(error, asyncpg.UniqueViolationError):
+                return UniqueViolation(name, fields)
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            return IsolationError(f"PostgreSQL refused: {error}.")
+        if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
+            return DatabaseUnavailable(f"PostgreSQL: {error}; nothing was written.", fix="Run it again.")
+        if isinstance(error, asyncpg.DataError | asyncpg.SyntaxOrAccessError):
+            return InvalidQuery(str(error), path="text")
+        return DataError(f"PostgreSQL: {error}")
+
+
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+class _Transaction:
+    """The executor of one unit of work."""
+
+    def __init__(self, adapter: PostgresAdapter, connection: Any, context: Context) -> None:
+        self._adapter = adapter
+        self._connection = connection
+        self._context = context
+
+    async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.fetch(context, collection, ids))
+
+    async def select(self, context: Context, query: Query) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.select(context, query))
+
+    async def count(self, context: Context, query: Query) -> int:
+        rows = await self._query(context, self._adapter._compiler.count(context, query))
+        return int(rows[0]["count"])
+
+    async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        self._check(context)
+        try:
+            return await self._adapter._perform(self._connection, context, writes)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
+
+    async def _query(self, context: Context, step: Step) -> list[Record]:
+        self._check(context)
+        try:
+            rows = await self._connection.fetch(step.statement.text, *step.args)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
+        return step.statement.records(rows)
+
+    def _check(self, context: Context) -> None:
+        if context != self._context:
+            raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _required(config: DatabaseConfig, option: str) -> str:
+    value = getattr(config, option)
+    if value is None:
+        raise ConfigurationError(
+            f"PostgreSQL needs database.{option}.",
+            field=f"database.{option}",
+            fix=f"{INIT_HINT}; it prints all options.",
+        )
+    return str(value.get_secret_value())

@@ -1,0 +1,310 @@
+"""Every error that tenantry raises.
+
+::
+
+    TenantryError
+    ├── ConfigurationError          an option is wrong, unknown or of a part that is not built
+    │   ├── MissingExtra            a driver is not installed
+    │   └── SchemaError             a model cannot be declared like this
+    ├── IsolationError              a guard refused; nothing was read or written
+    │   ├── TenantRequired          no tenant was named
+    │   ├── ContextMismatch         two tenants were named
+    │   ├── UnsafeRole              the database role would void the isolation
+    │   ├── AttestationFailed       one canary tenant reached another's rows
+    │   └── SealRejected            the database did not accept the tenant's seal
+    ├── TenantError                 about a tenant itself
+    │   ├── InvalidTenantId
+    │   ├── TenantNotFound
+    │   ├── TenantExists
+    │   ├── TenantSuspended
+    │   ├── TenantDeleted
+    │   ├── InvalidTransition
+    │   └── PurgeIncomplete
+    ├── InvalidRequest              the call is wrong; the database was not touched
+    │   ├── InvalidQuery            carries the path to the fault
+    │   ├── InvalidRecord           carries the field
+    │   ├── UnknownCollection
+    │   ├── ReadOnlyCollection
+    │   └── Unsupported             this database cannot do it
+    ├── DataError                   the database refused
+    │   ├── NotFound
+    │   ├── Conflict                carries the current version
+    │   ├── UniqueViolation
+    │   ├── ReferenceViolation
+    │   ├── IdempotencyConflict
+    │   ├── TransactionFailed
+    │   └── SchemaMismatch
+    └── Unavailable                 try again later
+        ├── DatabaseUnavailable
+        ├── DirectoryUnavailable
+        ├── OperationTimeout
+        └── Closed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TenantryError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: What happened.
+        fix: What to do about it, shown behind the message.
+    """
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}" if self.fix else self.message
+
+
+class ConfigurationError(TenantryError, ValueError):
+    """An option is wrong. ``field`` is its dotted name, such as ``database.pool_size``."""
+
+    def __init__(self, message: str, *, field: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.field = field
+
+
+class MissingExtra(ConfigurationError):
+    """A driver is not installed; the message says which extra brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed.", fix=f"Install it with: pip install 'tenantry[{extra}]'"
+        )
+
+
+class SchemaError(ConfigurationError):
+    """A model cannot be declared like this."""
+
+
+class IsolationError(TenantryError):
+    """A guard refused. Nothing was read or written."""
+
+
+class TenantRequired(IsolationError):
+    """No tenant was named, so there is no data."""
+
+    def __init__(self, what: str = "This call") -> None:
+        super().__init__(
+            f"{what} needs a tenant and none was given.",
+            fix='Use a bound handle, `async with sdk.tenant("acme") as acme`, or pass context=…; '
+            'work across tenants goes through sdk.system(reason="…").',
+        )
+
+
+class ContextMismatch(IsolationError):
+    """Two different tenants were named for one call."""
+
+
+class UnsafeRole(IsolationError):
+    """The database role is an owner, a superuser or bypasses row-level security."""
+
+
+class AttestationFailed(IsolationError):
+    """At boot, a canary tenant reached another canary's rows."""
+
+
+class SealRejected(IsolationError):
+    """The database did not accept the seal that names the tenant of a connection."""
+
+
+class TenantError(TenantryError):
+    """About one tenant. ``tenant_id`` is the tenant's id as it was given."""
+
+    def __init__(self, message: str, *, tenant_id: str, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.tenant_id = tenant_id
+
+
+class InvalidTenantId(TenantError, ValueError):
+    """The text cannot be a tenant id."""
+
+
+class TenantNotFound(TenantError):
+    """No such tenant."""
+
+
+class TenantExists(TenantError):
+    """The id or slug is taken by a tenant with other properties."""
+
+
+class TenantSuspended(TenantError):
+    """The tenant is suspended; its data is kept and cannot be reached."""
+
+
+class TenantDeleted(TenantError):
+    """The tenant is marked for deletion or purged."""
+
+
+class InvalidTransition(TenantError):
+    """The status machine has no such step. ``current`` and ``wanted`` name the two ends."""
+
+    def __init__(self, *, tenant_id: str, current: str, wanted: str, fix: str | None = None) -> None:
+        super().__init__(
+            f"Tenant {tenant_id!r} is {current}; it cannot become {wanted}.", tenant_id=tenant_id, fix=fix
+        )
+        self.current = current
+        self.wanted = wanted
+
+
+class PurgeIncomplete(TenantError):
+    """Rows were left after a purge. ``remaining`` counts them per table."""
+
+    def __init__(self, *, tenant_id: str, remaining: dict[str, int]) -> None:
+        left = ", ".join(f"{table}: {count}" for table, count in sorted(remaining.items()))
+        super().__init__(
+            f"Purging tenant {tenant_id!r} left rows ({left}).",
+            tenant_id=tenant_id,
+            fix="Stop what still writes for this tenant, then purge again.",
+        )
+        self.remaining = remaining
+
+
+class InvalidRequest(TenantryError, ValueError):
+    """The call is wrong. The database was not touched."""
+
+
+class InvalidQuery(InvalidRequest):
+    """A query is wrong. ``path`` leads to the fault, such as ``where.price.lt``."""
+
+    def __init__(self, message: str, *, path: str, fix: str | None = None) -> None:
+        super().__init__(f"{path}: {message}", fix=fix)
+        self.path = path
+
+
+class InvalidRecord(InvalidRequest):
+    """A value cannot be stored. ``field`` names it, such as ``price`` or ``items[3].sku``."""
+
+    def __init__(self, message: str, *, field: str, fix: str | None = None) -> None:
+        super().__init__(f"{field}: {message}", fix=fix)
+        self.field = field
+
+
+class UnknownCollection(InvalidRequest):
+    """No collection of this name is registered."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"There is no collection {name!r}.",
+            fix=f"Known: {', '.join(sorted(known)) or 'none'}. Pass its model in models=[…].",
+        )
+        self.name = name
+
+
+class ReadOnlyCollection(InvalidRequest):
+    """Shared reference data is read by every tenant and written by none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is shared reference data: tenants read it and cannot write it.",
+            fix='Write it through sdk.system(reason="…").',
+        )
+
+
+class Unsupported(InvalidRequest):
+    """This database, or this placement, cannot do what was asked."""
+
+
+class DataError(TenantryError):
+    """The database refused."""
+
+
+class NotFound(DataError):
+    """No such row in this tenant."""
+
+    def __init__(self, collection: str, id: object) -> None:
+        super().__init__(f"No row {str(id)!r} in {collection!r}.")
+        self.collection = collection
+        self.id = id
+
+
+class Conflict(DataError):
+    """Another writer was first. ``current_version`` is the version that is stored now."""
+
+    def __init__(self, collection: str, id: object, *, expected: int, current: int) -> None:
+        super().__init__(
+            f"Row {str(id)!r} in {collection!r} is at version {current}, not {expected}.",
+            fix="Read it again and repeat the change.",
+        )
+        self.collection = collection
+        self.id = id
+        self.expected_version = expected
+        self.current_version = current
+
+
+class UniqueViolation(DataError):
+    """A value that must be unique within the tenant is taken. ``fields`` names the columns."""
+
+    def __init__(self, collection: str, fields: Sequence[str]) -> None:
+        super().__init__(f"{collection!r} already has a row with this {', '.join(fields) or 'key'}.")
+        self.collection = collection
+        self.fields = tuple(fields)
+
+
+class ReferenceViolation(DataError):
+    """A reference names a row that this tenant does not have, or a row that is still referred to."""
+
+    def __init__(self, collection: str, field: str | None = None) -> None:
+        where = f"{collection}.{field}" if field else collection
+        super().__init__(
+            f"{where}: the referenced row does not exist in this tenant, or is still referred to."
+        )
+        self.collection = collection
+        self.field = field
+
+
+class IdempotencyConflict(DataError):
+    """The idempotency key was used before for a different request."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Idempotency key {key!r} was used for a different request.",
+            fix="Use a new key for a new request.",
+        )
+        self.key = key
+
+
+class TransactionFailed(DataError):
+    """A write in this transaction failed before, so the transaction can only be rolled back."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "An earlier write in this transaction failed; nothing of it is kept.",
+            fix="Let the error leave the `async with` block, then run the whole block again.",
+        )
+
+
+class SchemaMismatch(DataError):
+    """The database does not have the tables that the models declare. ``differences`` lists them."""
+
+    def __init__(self, differences: Sequence[str], *, fix: str) -> None:
+        listed = "".join(f"\n  - {difference}" for difference in differences)
+        super().__init__(f"The database does not match the models:{listed}\n", fix=fix)
+        self.differences = tuple(differences)
+
+
+class Unavailable(TenantryError):
+    """Something outside is away. The call may be tried again later."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached, or dropped the connection."""
+
+
+class DirectoryUnavailable(Unavailable):
+    """The tenant directory could not be read in time, so no tenant is admitted."""
+
+
+class OperationTimeout(Unavailable, TimeoutError):
+    """The operation took longer than its timeout."""
+
+
+class Closed(Unavailable):
+    """The SDK is closed, or was never initialised."""

@@ -1,0 +1,146 @@
+"""What an adapter implements. Adapters import this file; this file imports none of them.
+
+An :class:`Executor` runs statements for a context. An adapter is an executor whose every call is a transaction of
+its own, and :meth:`DatabaseAdapter.transaction` gives an executor whose calls share one.
+
+Given a :class:`~tenantry.context.TenantContext`, an executor reaches the rows of that tenant and the shared
+collections (to read). Given a :class:`~tenantry.context.SystemContext`, it reads every tenant's rows (or those of
+the tenant it is narrowed to), each with its ``tenant_id``, and writes shared and control collections; of tenant
+collections it can only purge.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tenantry.context import Context, TenantContext
+from tenantry.query import Query
+from tenantry.schema import Collection
+from tenantry.types import Record
+
+
+class Capability(enum.Enum):
+    """What not every database can do. A feature that needs one is refused where it is missing."""
+
+    TRANSACTIONS = "transactions"
+    FOREIGN_KEYS = "foreign keys"
+    DURABLE = "durable storage"
+    RAW_SQL = "raw SQL as a role of its own"
+    ROW_LEVEL_SECURITY = "row-level security in the database"
+    MULTI_PROCESS = "many processes on one database"
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Insert ``records``. Yields them as stored."""
+
+    collection: Collection
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
+
+    Raises, when executed:
+        NotFound: No such row.
+        Conflict: Its version is not ``expected_version``.
+    """
+
+    collection: Collection
+    id: Any
+    changes: Record
+    expected_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored."""
+
+    collection: Collection
+    record: Record
+    on: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the row ``id``. Yields nothing; raises like :class:`Update`."""
+
+    collection: Collection
+    id: Any
+    expected_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Delete every row of the tenant that the system context is narrowed to.
+
+    Yields one record ``{"deleted": count, "remaining": count}``.
+    """
+
+    collection: Collection
+
+
+Write = Insert | Update | Upsert | Delete | Purge
+
+
+class Executor(Protocol):
+    """Runs statements for a context, scoped by construction."""
+
+    async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
+        """Return the rows with these ids, in any order; those that do not exist are left out."""
+
+    async def select(self, context: Context, query: Query) -> list[Record]:
+        """Return the rows of ``query``, in order. Each record is a new dict that the caller may keep."""
+
+    async def count(self, context: Context, query: Query) -> int:
+        """Return how many rows meet the filter of ``query``."""
+
+    async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
+        """Run all writes or none. Return what each of them yields.
+
+        Raises:
+            NotFound, Conflict, UniqueViolation, ReferenceViolation: And nothing was written.
+            Unavailable: It is not known whether the writes took place.
+        """
+
+
+class DatabaseAdapter(Executor, Protocol):
+    """One database."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    async def open(self, collections: Sequence[Collection]) -> None:
+        """Connect, and learn the collections that will be used."""
+
+    async def create_schema(self) -> None:
+        """Create the tables that do not exist yet. For development."""
+
+    async def check_schema(self) -> list[str]:
+        """Return how the tables differ from the collections; empty when they do not."""
+
+    async def attest(self) -> None:
+        """Prove through the live connections that one tenant cannot reach another.
+
+        Raises:
+            IsolationError: It can, or this cannot be shown.
+        """
+
+    def transaction(self, context: Context) -> AbstractAsyncContextManager[Executor]:
+        """Return an executor whose calls take place together when the block ends, or not at all."""
+
+    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
+        """Run a statement of the user's own as the raw role, bound to the tenant.
+
+        Raises:
+            Unsupported: Nothing in this database would hold it to the tenant.
+        """
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice."""

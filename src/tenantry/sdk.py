@@ -1,0 +1,335 @@
+"""The SDK: the only place where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from tenantry.coalescer import Coalescer
+from tenantry.config import Settings, load_settings
+from tenantry.context import SystemContext, TenantContext
+from tenantry.cursors import CursorSigner
+from tenantry.data import IDEMPOTENCY, DataManager, Runtime
+from tenantry.errors import Closed, ConfigurationError, InvalidRecord, SchemaMismatch, TenantryError
+from tenantry.hooks import AfterHook, Hooks, WithinHook
+from tenantry.metrics import Metrics
+from tenantry.ports import Capability, DatabaseAdapter
+from tenantry.registry import adapter_for
+from tenantry.schema import Collection, KeyedModel, collection_of
+from tenantry.tenants import (
+    CONTROL_COLLECTIONS,
+    TenantLease,
+    TenantManager,
+    audit,
+    children_first,
+    cursor_secret,
+    prepare_directory,
+)
+from tenantry.types import tenant_id
+
+P = TypeVar("P")
+
+Event = Literal["health.degraded", "health.recovered"]
+Health = dict[str, dict[str, Any]]
+
+
+class TenantHandle:
+    """One tenant's data, bound: no call through it can reach another tenant."""
+
+    def __init__(self, sdk: MultiTenantSDK, context: TenantContext) -> None:
+        self._sdk = sdk
+        self.context = context
+        self.data: DataManager = sdk.data.bind(context)
+
+    async def __aenter__(self) -> Self:
+        await self._sdk._lease_of().admit(self.context.tenant_id)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"TenantHandle({self.context.tenant_id!r})"
+
+
+class SystemHandle:
+    """Work across tenants; open while its block runs."""
+
+    def __init__(self, data: DataManager, context: SystemContext) -> None:
+        self.data = data
+        self.context = context
+
+
+class MultiTenantSDK:
+    """A multi-tenant platform over one database.
+
+    Use :meth:`open` in ``async with``, or construct it and call :meth:`initialize` and :meth:`close`.
+
+    Args:
+        settings: The configuration.
+        models: The models whose rows it keeps.
+    """
+
+    def __init__(self, settings: Settings, *, models: Sequence[type[KeyedModel]] = ()) -> None:
+        self._settings = settings
+        self._hooks = Hooks()
+        self._metrics = Metrics()
+        self._hooks.add_after(self._metrics)
+        self._listeners: dict[str, list[Callable[[str], None]]] = {}
+        self._degraded: set[str] = set()
+        own = [collection_of(model) for model in models]
+        _check_names(own)
+        children_first(own)
+        self._own = {collection.name: collection for collection in own}
+        self._models = {item.model: item for item in own}
+        self._database: DatabaseAdapter | None = None
+        self._lease: TenantLease | None = None
+        self._runtime: Runtime | None = None
+        self._tenants: TenantManager | None = None
+        self._data: DataManager | None = None
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        models: Sequence[type[KeyedModel]] = (),
+        schema: Literal["check", "create"] | None = None,
+        database: Mapping[str, Any] | None = None,
+        performance: Mapping[str, Any] | None = None,
+        toml: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        **sections: Any,
+    ) -> Self:
+        """Return an SDK to be used in ``async with``.
+
+        Args:
+            url: The database; the same as ``database={"url": …}``.
+            models: The models whose rows it keeps.
+            schema: The same as ``database={"schema_mode": …}``.
+            database: Options of the section ``database``.
+            performance: Options of the section ``performance``.
+            toml: A file with one table for each section.
+            env: The environment, by default that of the process.
+            **sections: Sections by name; those of parts not built yet are refused.
+
+        Raises:
+            ConfigurationError: An option or a model is wrong; ``field`` names it.
+        """
+        given: dict[str, Any] = {"database": {**(database or {})}, "performance": performance or {}}
+        for option, value in (("url", url), ("schema_mode", schema)):
+            if value is not None:
+                given["database"][option] = value
+        given.update({name: options for name, options in sections.items() if options is not None})
+        return cls(load_settings(given, toml=toml, env=env), models=models)
+
+    async def initialize(self) -> None:
+        """Connect, check the schema and prove the isolation. Nothing is served before that has passed.
+
+        Raises:
+            SchemaMismatch: Tables are missing or differ.
+            IsolationError: The database would not hold one tenant from another.
+            Unavailable: The database cannot be reached.
+        """
+        if self._database is not None:
+            return
+        database = self._adapter()
+        try:
+            await self._prepare(database)
+        except BaseException:
+            await asyncio.shield(database.close())
+            raise
+
+    async def _prepare(self, database: DatabaseAdapter) -> None:
+        settings = self._settings
+        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, *self._own.values()]
+        await database.open(everything)
+        if settings.database.schema_mode == "create":
+            await database.create_schema()
+        differences = await database.check_schema()
+        if differences:
+            raise SchemaMismatch(
+                differences,
+                fix='In development, open with schema="create", which makes missing tables; it changes none.',
+            )
+        await prepare_directory(database)
+        await database.attest()
+        cursors = CursorSigner(await cursor_secret(database))
+        performance = settings.performance
+        lease = TenantLease(
+            database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
+        )
+        coalescer = Coalescer(database.fetch) if performance.coalesce else None
+        runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer)
+        self._database, self._lease, self._runtime = database, lease, runtime
+        self._tenants = TenantManager(database, lease, everything, cursors)
+        self._data = DataManager(runtime)
+
+    def _adapter(self) -> DatabaseAdapter:
+        options = self._settings.database
+        url = options.url.get_secret_value()
+        if not url:
+            raise ConfigurationError(
+                "No database is named.",
+                field="database.url",
+                fix='Pass one, MultiTenantSDK.open("sqlite:///app.db", …), or set TENANTRY_DATABASE_URL.',
+            )
+        return adapter_for(url)(options)
+
+    async def close(self) -> None:
+        """Let what runs finish and release everything. Safe to call twice."""
+        database, self._database = self._database, None
+        if database is None:
+            return
+        if self._runtime is not None and self._runtime.coalescer is not None:
+            await self._runtime.coalescer.close()
+        if self._lease is not None:
+            await self._lease.close()
+        await database.close()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- the parts
+
+    @property
+    def tenants(self) -> TenantManager:
+        """The tenants: create, list, suspend, resume, delete, purge."""
+        return self._opened(self._tenants)
+
+    @property
+    def data(self) -> DataManager:
+        """The rows, unbound: each call names its context, or runs inside a request that has one."""
+        return self._opened(self._data)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the database can do beyond keeping rows."""
+        return self._opened(self._database).capabilities
+
+    def tenant(
+        self,
+        id: str,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> TenantHandle:
+        """Return a handle bound to one tenant. In ``async with`` it is refused at once if the tenant is.
+
+        Args:
+            id: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
+            request_id: A correlation id.
+        """
+        return TenantHandle(self, TenantContext(tenant_id(id), user, claims or {}, request_id))
+
+    @asynccontextmanager
+    async def system(
+        self, *, reason: str, actor: str | None = None, tenant: str | None = None
+    ) -> AsyncIterator[SystemHandle]:
+        """Work across tenants, recorded in the audit log before it begins.
+
+        It reads every tenant's rows as records that carry ``tenant_id``, and writes shared collections.
+
+        Args:
+            reason: Why; kept in the audit log.
+            actor: Who; kept in the audit log.
+            tenant: Narrows the work to one tenant's rows.
+        """
+        if not reason or not reason.strip():
+            raise InvalidRecord("say why; it is kept in the audit log.", field="reason")
+        runtime = self._opened(self._runtime)
+        context = SystemContext(reason, actor, None if tenant is None else tenant_id(tenant))
+        await runtime.database.execute(
+            context, [audit("system", reason, actor=actor, tenant=context.tenant_id)]
+        )
+        runtime.systems.add(context)
+        try:
+            yield SystemHandle(self.data.bind(context), context)
+        finally:
+            runtime.systems.discard(context)
+
+    def _lease_of(self) -> TenantLease:
+        return self._opened(self._lease)
+
+    def _opened(self, part: P | None) -> P:
+        if self._database is None or part is None:
+            raise Closed(
+                "The SDK is not open.", fix="Use it inside `async with MultiTenantSDK.open(…) as sdk`."
+            )
+        return part
+
+    # -- watching
+
+    def add_within_hook(self, hook: WithinHook) -> None:
+        """Add a hook whose writes join the transaction of each write."""
+        self._hooks.add_within(hook)
+
+    def add_after_hook(self, hook: AfterHook) -> None:
+        """Add a hook that sees each operation when it is over."""
+        self._hooks.add_after(hook)
+
+    def on(self, event: Event, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with the service's name when :meth:`get_health` sees it degrade or recover."""
+        if event not in ("health.degraded", "health.recovered"):
+            raise ConfigurationError(f"There is no event {event!r}.", field="event")
+        self._listeners.setdefault(event, []).append(listener)
+
+    async def get_health(self) -> Health:
+        """Ask each service whether it works: ``{"database": {"status": "ok", "seconds": …}, …}``."""
+        database = self._opened(self._database)
+        health: Health = {}
+        for service, probe in (("database", database.check_schema), ("directory", self._probe_directory)):
+            started = time.perf_counter()
+            try:
+                await probe()
+                health[service] = {"status": "ok", "seconds": time.perf_counter() - started}
+            except TenantryError as error:
+                health[service] = {"status": "degraded", "error": str(error)}
+            self._announce(service, degraded=health[service]["status"] != "ok")
+        return health
+
+    async def _probe_directory(self) -> None:
+        await self.tenants.list(limit=1)
+
+    def _announce(self, service: str, *, degraded: bool) -> None:
+        if degraded == (service in self._degraded):
+            return
+        (self._degraded.add if degraded else self._degraded.discard)(service)
+        for listener in self._listeners.get("health.degraded" if degraded else "health.recovered", []):
+            listener(service)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return what the SDK did since it was opened, for each verb and collection."""
+        return self._metrics.snapshot()
+
+
+def _check_names(collections: Sequence[Collection]) -> None:
+    seen: dict[str, Collection] = {}
+    for collection in collections:
+        if collection.name in seen and seen[collection.name].model is not collection.model:
+            raise ConfigurationError(
+                f"Two models are named {collection.name!r}.", field="models", fix="Change one __collection__."
+            )
+        seen[collection.name] = collection
+        for field in collection.fields.values():
+            if field.ref is not None and field.ref.collection not in {item.name for item in collections}:
+                raise ConfigurationError(
+                    f"{collection.name}.{field.name} refers to {field.ref.collection!r}, which is not in models.",
+                    field="models",
+                )
