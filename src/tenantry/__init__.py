@@ -1,8 +1,8 @@
 """tenantry: tenant-isolated data for Python, in which the leak cannot be written."""
 
+from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
-from tenantry.query import between, contains, ilike, is_in, is_null, not_
 from tenantry.schema import PII, Encrypted, Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus

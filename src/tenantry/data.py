@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, cast, overload
-
-import msgspec
-import pydantic
 
 from tenantry.coalescer import Coalescer
 from tenantry.context import Context, SystemContext, TenantContext, current_context
@@ -30,34 +26,24 @@ from tenantry.errors import (
     UnknownCollection,
     Unsupported,
 )
+from tenantry.filters import Where, parse_where
 from tenantry.hooks import Hooks, Operation, Verb
+from tenantry.idempotency import IDEMPOTENCY, IdempotencyKey, request_key
 from tenantry.ports import DatabaseAdapter, Delete, Executor, Insert, Update, Upsert, Write
-from tenantry.query import (
-    And,
-    Query,
-    Where,
-    after,
-    parse_fields,
-    parse_limit,
-    parse_order,
-    parse_where,
-    total_order,
-)
+from tenantry.query import And, Query, after, parse_limit, parse_order, total_order
 from tenantry.schema import (
     CARRIED,
     TENANT,
     Collection,
     Field,
     KeyedModel,
-    collection_of,
-    invalid_record,
 )
+from tenantry.shapes import Shape, extended
 from tenantry.types import Page, Record
 
 M = TypeVar("M", bound=KeyedModel)
 T = TypeVar("T")
 
-_MAX_KEY = 200
 _FETCH_AT_ONCE = 1_000
 
 
@@ -69,21 +55,6 @@ class Admission(Protocol):
 
     async def admit(self, tenant_id: str) -> None:
         """Look, and raise unless it may."""
-
-
-class _IdempotencyKey(KeyedModel):
-    """That a request was carried out, kept beside its row in the same transaction."""
-
-    __collection__ = "tenantry_idempotency"
-    __control__ = True  # lifts the ban on the name; the rows belong to tenants
-
-    id: str
-    collection: str
-    fingerprint: str
-    row: str
-
-
-IDEMPOTENCY = replace(collection_of(_IdempotencyKey), scope="tenant")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,7 +214,7 @@ class DataManager:
             InvalidQuery: With the path to the fault.
         """
         found, typed = self._runtime.collection(collection)
-        shape = _Shape(found, fields, into, include, distinct)
+        shape = Shape(found, fields, into, include, distinct)
         query = Query(
             found,
             shape.fields,
@@ -260,7 +231,7 @@ class DataManager:
             )
         query = replace(query, order=total_order(query, across_tenants=foreign and scope.tenant_id is None))
         sort_fields = (sort.field for sort in query.order if sort.field is not TENANT)
-        query = replace(query, fields=_with(query.fields, sort_fields))
+        query = replace(query, fields=extended(query.fields, sort_fields))
         if cursor is not None:
             position = after(query.order, self._runtime.cursors.open(scope, query, query.order, cursor))
             query = replace(query, filter=And((query.filter, position)))
@@ -668,7 +639,7 @@ class DataManager:
                 rows = (await self._executor.execute(scope, everything))[0]
             else:
                 rows = await self._once(
-                    scope, found, everything, _print(idempotency_key, verb, found, request)
+                    scope, found, everything, request_key(idempotency_key, verb, found, request)
                 )
         except BaseException as error:
             if unit is not None:
@@ -679,7 +650,7 @@ class DataManager:
         return rows
 
     async def _once(
-        self, scope: Context, found: Collection, writes: list[Write], print_of: _IdempotencyKey
+        self, scope: Context, found: Collection, writes: list[Write], print_of: IdempotencyKey
     ) -> list[Record]:
         """Run the unit unless its key says that it was run before."""
         if isinstance(scope, SystemContext):
@@ -701,7 +672,7 @@ class DataManager:
             raise
 
     async def _earlier(
-        self, scope: Context, found: Collection, print_of: _IdempotencyKey
+        self, scope: Context, found: Collection, print_of: IdempotencyKey
     ) -> list[Record] | None:
         known = await self._executor.fetch(scope, IDEMPOTENCY, [print_of.id])
         if not known:
@@ -755,87 +726,6 @@ class _Unit:
     failed: bool = False
 
 
-class _Shape:
-    """Which columns a read needs, and what its rows are turned into."""
-
-    def __init__(
-        self,
-        collection: Collection,
-        fields: Sequence[str] | None,
-        into: type[Any] | None,
-        include: Sequence[str],
-        distinct: bool,
-    ) -> None:
-        self._collection = collection
-        self._into: pydantic.TypeAdapter[Any] | None = None
-        if into is not None:
-            if fields is not None:
-                raise InvalidQuery("give fields or into, not both.", path="into")
-            fields = _names_of(into)
-            self._into = pydantic.TypeAdapter(into)
-        self.refs = {name: _relation(collection, name) for name in _listed(include)}
-        self.wanted = parse_fields(collection, fields)
-        self._narrowed = fields is not None
-        if distinct:
-            self._check_distinct()
-        self.fields = _with(self.wanted, self.refs.values())
-
-    def _check_distinct(self) -> None:
-        if not self._narrowed or self.refs:
-            raise InvalidQuery("distinct needs fields or into, and no include.", path="distinct")
-        for item in self.wanted:
-            if item.kind.value in ("json", "list"):
-                raise InvalidQuery(
-                    f"{item.name!r} is {item.kind.value}; it cannot be distinct.", path="distinct"
-                )
-
-    def finish(self, rows: list[Record], typed: bool, selected: Sequence[Field]) -> list[Any]:
-        """Return the rows as what was asked for."""
-        if self._narrowed and len(selected) != len(self.wanted):
-            spare = {item.name for item in selected} - {item.name for item in self.wanted}
-            for row in rows:
-                for name in spare:
-                    del row[name]
-        if self._into is not None:
-            try:
-                return [self._into.validate_python(row) for row in rows]
-            except pydantic.ValidationError as error:
-                raise invalid_record(error) from None
-        if typed and not self._narrowed:
-            instantiate = self._collection.instantiate
-            return [instantiate(row) for row in rows]
-        return rows
-
-
-def _names_of(into: type[Any]) -> list[str]:
-    if issubclass(into, pydantic.BaseModel):
-        return list(into.model_fields)
-    names = list(getattr(into, "__annotations__", {}))
-    if not names:
-        raise InvalidQuery(f"{into.__name__} names no fields.", path="into")
-    return names
-
-
-def _relation(collection: Collection, name: str) -> Field:
-    for item in collection.fields.values():
-        if item.relation == name:
-            return item
-    known = [item.relation for item in collection.fields.values() if item.relation]
-    raise InvalidQuery(
-        f"{collection.name!r} has no reference {str(name)[:80]!r}.", path="include", fix=f"Known: {known}."
-    )
-
-
-def _listed(include: Sequence[str]) -> Sequence[str]:
-    if isinstance(include, str):
-        raise InvalidQuery("expected a list of names, got text.", path="include")
-    return include
-
-
-def _with(fields: tuple[Field, ...], more: Iterable[Field]) -> tuple[Field, ...]:
-    return tuple(dict.fromkeys((*fields, *more)))
-
-
 def _key(collection: Collection, id: Any) -> Any:
     try:
         return collection.key.normalise(id)
@@ -882,11 +772,3 @@ def _touched(write: Write) -> tuple[Sequence[Any], Mapping[str, Any]]:
     if isinstance(write, Upsert):
         return (write.record["id"],), write.record
     return (getattr(write, "id", None),), {}
-
-
-def _print(key: str, verb: Verb, collection: Collection, request: Any) -> _IdempotencyKey:
-    if not 1 <= len(key) <= _MAX_KEY:
-        raise InvalidRecord(f"use text of 1 to {_MAX_KEY} characters.", field="idempotency_key")
-    body = msgspec.json.encode([verb, collection.name, request], order="deterministic", enc_hook=str)
-    digest = hashlib.blake2b(body, digest_size=16).hexdigest()
-    return _IdempotencyKey(id=key, collection=collection.name, fingerprint=digest, row="", version=1)

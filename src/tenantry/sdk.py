@@ -14,9 +14,10 @@ from tenantry.coalescer import Coalescer
 from tenantry.config import Settings, load_settings
 from tenantry.context import SystemContext, TenantContext
 from tenantry.cursors import CursorSigner
-from tenantry.data import IDEMPOTENCY, DataManager, Runtime
+from tenantry.data import DataManager, Runtime
 from tenantry.errors import Closed, ConfigurationError, InvalidRecord, SchemaMismatch, TenantryError
 from tenantry.hooks import AfterHook, Hooks, WithinHook
+from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
 from tenantry.ports import Capability, DatabaseAdapter
 from tenantry.registry import adapter_for
