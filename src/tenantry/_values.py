@@ -242,16 +242,32 @@ def fold(value: str) -> str:
 
 @functools.lru_cache(maxsize=512)
 def like(pattern: str) -> Callable[[str], bool]:
-    """Return the test for an SQL pattern (``%``, ``_``, backslash escapes), whatever the case."""
-    parts = []
+    """Return the test for an SQL pattern (``%``, ``_``, backslash escapes), whatever the case.
+
+    Each part between two ``%`` is looked for behind the one before and never tried again further on, so that no
+    pattern takes longer than its length times the text's.
+    """
+    first, *rest = _parts(fold(pattern))
+    if not rest:
+        whole = re.compile(first, re.DOTALL).fullmatch
+        return lambda value: whole(fold(value)) is not None
+    middle = "".join(f"(?>.*?{part})" for part in rest[:-1] if part)
+    matches = re.compile(f"{first}{middle}.*{rest[-1]}", re.DOTALL).fullmatch
+    return lambda value: matches(fold(value)) is not None
+
+
+def _parts(pattern: str) -> list[str]:
+    """Return the parts between the ``%`` of a pattern, each as a regular expression of fixed length."""
+    parts = [""]
     escaped = False
-    for char in fold(pattern):
+    for char in pattern:
         if escaped or char not in "%_\\":
-            parts.append(re.escape(char))
+            parts[-1] += re.escape(char)
             escaped = False
         elif char == "\\":
             escaped = True
+        elif char == "%":
+            parts.append("")
         else:
-            parts.append(".*" if char == "%" else ".")
-    matches = re.compile("".join(parts), re.DOTALL).fullmatch
-    return lambda value: matches(fold(value)) is not None
+            parts[-1] += "."
+    return parts

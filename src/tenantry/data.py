@@ -72,12 +72,11 @@ class Runtime:
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""
-        if isinstance(target, str):
-            found = self.collections.get(target)
-            typed = False
+        typed = isinstance(target, type)
+        if isinstance(target, type):
+            found = self.models.get(target)
         else:
-            found = self.models.get(cast("type[KeyedModel]", target))
-            typed = True
+            found = self.collections.get(target) if isinstance(target, str) else None
         if found is None:
             name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
             raise UnknownCollection(str(name)[:80], list(self.collections))
@@ -578,7 +577,7 @@ class DataManager:
             and ambient.tenant_id != context.tenant_id
         ):
             raise ContextMismatch("The call is for one tenant while a request of another is being served.")
-        return context if context is bound else self._checked(context)
+        return self._checked(context)
 
     def _checked(self, context: Context) -> Context:
         if isinstance(context, TenantContext):

@@ -14,6 +14,7 @@ from tenantry.schema import Collection
 
 MAX_DEPTH = 32
 MAX_CONDITIONS = 500
+MAX_NAME = 1_000
 
 Where = Mapping[str, Any] | Callable[[Any], Any] | None
 
@@ -27,10 +28,9 @@ def parse_where(collection: Collection, where: Where) -> Filter:
     if where is None:
         return EVERYTHING
     if isinstance(where, Mapping):
-        counter = _Counter()
-        return _parse_mapping(collection, where, "where", 0, counter)
+        return _parse_mapping(collection, where, "where", 0, _Counter())
     if callable(where):
-        outcome = where(Fields(collection))
+        outcome = _outcome(where, collection)
         if isinstance(outcome, Attribute):
             outcome = outcome.is_true()
         if not isinstance(outcome, Condition):
@@ -44,9 +44,25 @@ def parse_where(collection: Collection, where: Where) -> Filter:
     raise InvalidQuery(f"expected a dict or a lambda, got {type(where).__name__}.", path="where")
 
 
+def _outcome(where: Callable[[Any], Any], collection: Collection) -> object:
+    try:
+        return where(Fields(collection))
+    except (TypeError, AttributeError) as error:
+        raise InvalidQuery(
+            f"the lambda failed: {error}.",
+            path="where",
+            fix="It gets fields, not values: compare them, or use startswith, endswith, contains(…), ilike(…).",
+        ) from error
+
+
 @dataclass(slots=True)
 class _Counter:
     conditions: int = 0
+
+    def add(self, number: int, path: str) -> None:
+        self.conditions += number
+        if self.conditions > MAX_CONDITIONS:
+            raise InvalidQuery(f"more than {MAX_CONDITIONS} conditions.", path=shorten(path))
 
 
 def _parse_mapping(
@@ -71,9 +87,12 @@ def _parse_list(
 ) -> Filter:
     if not isinstance(value, list | tuple):
         raise InvalidQuery(f"expected a list of filters, got {type(value).__name__}.", path=path)
+    counter.add(
+        sum(not item for item in value), path
+    )  # an empty filter has no condition that would be counted
     parts = tuple(
         _parse_mapping(collection, _mapping(item, f"{path}[{index}]"), f"{path}[{index}]", depth + 1, counter)
-        for index, item in enumerate(value[: MAX_CONDITIONS + 1])
+        for index, item in enumerate(value)
     )
     return And(parts) if name == "and" else Or(parts)
 
@@ -81,6 +100,8 @@ def _parse_list(
 def _parse_field(collection: Collection, name: Any, value: Any, path: str, counter: _Counter) -> Filter:
     if not isinstance(name, str):
         raise InvalidQuery(f"expected a field name, got {type(name).__name__}.", path=path)
+    if len(name) > MAX_NAME:
+        raise InvalidQuery(f"a name is longer than {MAX_NAME:,} characters.", path=path)
     first, *rest = name.split(".") if name not in collection.fields else [name]
     target = find_field(collection, first, path)
     json_path = tuple(int(part) if part.isdecimal() and part.isascii() else part for part in rest)
@@ -89,12 +110,17 @@ def _parse_field(collection: Collection, name: Any, value: Any, path: str, count
         raise InvalidQuery("no operator is given.", path=path)
     items = []
     for operator, operand in operators.items():
-        counter.conditions += 1
-        if counter.conditions > MAX_CONDITIONS:
-            raise InvalidQuery(f"more than {MAX_CONDITIONS} conditions.", path=shorten(path))
+        counter.add(1, path)
         here = path if operators is not value else f"{path}.{str(operator)[:80]}"
         items.append(compare(target, operator, operand, json_path, here))
+        counter.add(_extra(items[-1]), here)
     return items[0] if len(items) == 1 else And(tuple(items))
+
+
+def _extra(built: Filter) -> int:
+    """Return how many conditions more than one a list of JSON values has become."""
+    inner = built.item if isinstance(built, Not) else built
+    return max(0, len(inner.items) - 1) if isinstance(inner, Or) else 0
 
 
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:

@@ -13,6 +13,8 @@ from tenantry.schema import UNORDERED, Field, Kind
 
 MAX_ITEMS = 10_000
 MAX_VALUE_SIZE = 1_000_000
+MAX_PATH = 32
+MAX_JSON_ITEMS = 500
 
 
 def compare(target: Field, operator: Any, value: Any, path: tuple[str | int, ...], where: str) -> Filter:
@@ -51,23 +53,24 @@ class _Operand:
 
     def value(self, raw: Any) -> Any:
         """Return ``raw`` as a value of the field, or as a JSON scalar where a path leads into one."""
+        return self.canonical(raw, self._json if self.field.kind is Kind.JSON else self.field.normalise)
+
+    def canonical(self, raw: Any, normalise: Callable[[Any], Any]) -> Any:
+        """Return what ``normalise`` makes of ``raw``; its refusal becomes ours."""
         if isinstance(raw, str | bytes) and len(raw) > MAX_VALUE_SIZE:
             raise self.fault(f"the value is larger than {MAX_VALUE_SIZE:,} characters.")
         try:
-            if self.field.kind is Kind.JSON:
-                return self._json(raw)
-            return self.field.normalise(raw)
+            return normalise(raw)
         except (ValueError, TypeError) as error:
             raise self.fault(str(error)) from None
 
     def _json(self, raw: Any) -> Any:
         if not isinstance(raw, str | int | float | bool):
             raise TypeError(f"expected text, a number or a boolean, got {type(raw).__name__}.")
+        if len(self.path) > MAX_PATH:
+            raise ValueError(f"the path has more than {MAX_PATH} parts.")
         for part in self.path:
-            if isinstance(part, str) and ('"' in part or "\\" in part or not part):
-                raise ValueError("a path cannot hold empty parts, quotes or backslashes.")
-            if isinstance(part, int) and part >= 2**31:
-                raise ValueError("an index in the path is too large.")
+            _check_part(part)
         return _values.json(raw)
 
     def text(self, raw: Any) -> str:
@@ -79,8 +82,22 @@ class _Operand:
         return value
 
 
+def _check_part(part: object) -> None:
+    if isinstance(part, bool) or not isinstance(part, str | int):
+        raise TypeError(f"a path consists of names and indexes, not {type(part).__name__}.")
+    if isinstance(part, int):
+        if not 0 <= part < 2**31:
+            raise ValueError("an index in the path must be 0 or more, and below two billions.")
+    elif '"' in part or "\\" in part or not part:
+        raise ValueError("a path cannot hold empty parts, quotes or backslashes.")
+    else:
+        _values.text(part)
+
+
 def _equal(operand: _Operand, raw: Any) -> Filter:
     if raw is None:
+        if operand.path:
+            operand.value("")
         return operand.node("is_null", True)
     if operand.field.kind is Kind.LIST:
         raise operand.fault("a list is searched with 'contains'.")
@@ -112,7 +129,11 @@ def _in(operand: _Operand, raw: Any) -> Filter:
         raise operand.fault("a list is searched with 'contains'.")
     if any(item is None for item in raw):
         raise operand.fault("a null is found with is_null, not in a list.")
+    if not raw:
+        return Or(())  # also of a null it is certain that it is in no empty list
     if operand.field.kind is Kind.JSON:
+        if len(raw) > MAX_JSON_ITEMS:
+            raise operand.fault(f"more than {MAX_JSON_ITEMS} items, for values inside JSON.")
         return Or(tuple(_equal(operand, item) for item in raw))
     return operand.node("in", tuple(dict.fromkeys(operand.value(item) for item in raw)))
 
@@ -123,10 +144,7 @@ def _not_in(operand: _Operand, raw: Any) -> Filter:
 
 def _contains(operand: _Operand, raw: Any) -> Filter:
     if operand.field.kind is Kind.LIST and operand.field.item is not None:
-        try:
-            return operand.node("has", operand.field.item.normalise(raw))
-        except (ValueError, TypeError) as error:
-            raise operand.fault(str(error)) from None
+        return operand.node("has", operand.canonical(raw, operand.field.item.normalise))
     return _substring(operand, raw, "contains")
 
 

@@ -85,7 +85,9 @@ class Query:
 
 def parse_order(collection: Collection, order_by: Sequence[str] | str | None) -> tuple[Sort, ...]:
     """Return ``order_by``, names with ``-`` in front for descending, as sort keys."""
-    names: list[object] = [order_by] if isinstance(order_by, str) else list(order_by or ())
+    names: object = [order_by] if isinstance(order_by, str) else order_by or ()
+    if not isinstance(names, list | tuple):
+        raise InvalidQuery(f"expected a list of names, got {type(names).__name__}.", path="order_by")
     sorts: list[Sort] = []
     for index, name in enumerate(names):
         path = f"order_by[{index}]"
@@ -102,8 +104,8 @@ def parse_fields(collection: Collection, fields: Iterable[str] | None) -> tuple[
     """Return the named fields, or all of them."""
     if fields is None:
         return tuple(collection.fields.values())
-    if isinstance(fields, str):
-        raise InvalidQuery("expected a list of names, got text.", path="fields")
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise InvalidQuery(f"expected a list of names, got {type(fields).__name__}.", path="fields")
     found = tuple(find_field(collection, name, f"fields[{index}]") for index, name in enumerate(fields))
     if not found or len(set(found)) != len(found):
         raise InvalidQuery("name at least one field, and none twice.", path="fields")

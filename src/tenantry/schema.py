@@ -230,6 +230,14 @@ class Collection:
         except (ValueError, TypeError) as error:
             raise InvalidRecord(str(error), field=field.name) from None
 
+    def _revive(self, record: Record) -> None:
+        for name, field in self.fields.items():
+            if field.revive is not None and record[name] is not None:
+                try:
+                    record[name] = field.revive.validate_python(record[name])
+                except pydantic.ValidationError as error:
+                    raise invalid_record(error, prefix=name) from None
+
     def validate_changes(self, changes: Mapping[str, Any]) -> Record:
         """Return ``changes`` to some fields as canonical values, each checked as its field declares.
 
@@ -261,9 +269,7 @@ class Collection:
         The values were validated on their way in and the columns are typed, so they are not validated again.
         """
         if not self.plain:
-            for name, field in self.fields.items():
-                if field.revive is not None and record[name] is not None:
-                    record[name] = field.revive.validate_python(record[name])
+            self._revive(record)
         instance = self.model.__new__(self.model)
         put = object.__setattr__
         put(instance, "__dict__", record)
@@ -311,6 +317,10 @@ def collection_of(model: type[KeyedModel]) -> Collection:
     own = [name for name in model.model_fields if name not in CARRIED]
     names = ["id", *own, "version", "created_at", "updated_at"]
     fields = {name: _field(model, name, model.model_fields[name]) for name in names}
+    if model.model_config.get("extra") == "allow":
+        raise SchemaError(
+            f"{model.__name__} allows extra fields, which no column would hold.", field="model_config"
+        )
     if fields["id"].kind not in (Kind.UUID, Kind.TEXT, Kind.INT) or fields["id"].nullable:
         raise SchemaError(f"{model.__name__}.id must be a UUID, str or int.", field="id")
     singles = tuple((key,) for key, field in fields.items() if field.unique)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,18 +66,19 @@ class Shape:
         return rows
 
 
-def _names_of(into: type[Any]) -> list[str]:
-    if issubclass(into, pydantic.BaseModel):
+def _names_of(into: Any) -> list[str]:
+    if isinstance(into, type) and issubclass(into, pydantic.BaseModel):
         return list(into.model_fields)
-    names = list(getattr(into, "__annotations__", {}))
+    # of a dataclass and a TypedDict, with what they inherit
+    names = list(typing.get_type_hints(into)) if isinstance(into, type) else []
     if not names:
-        raise InvalidQuery(f"{into.__name__} names no fields.", path="into")
+        raise InvalidQuery(f"{getattr(into, '__name__', into)!r} names no fields.", path="into")
     return names
 
 
 def _relation(collection: Collection, name: str) -> Field:
     for item in collection.fields.values():
-        if item.relation == name:
+        if item.ref is not None and item.relation == name:
             return item
     known = [item.relation for item in collection.fields.values() if item.relation]
     raise InvalidQuery(
@@ -84,9 +86,9 @@ def _relation(collection: Collection, name: str) -> Field:
     )
 
 
-def _listed(include: Sequence[str]) -> Sequence[str]:
-    if isinstance(include, str):
-        raise InvalidQuery("expected a list of names, got text.", path="include")
+def _listed(include: Any) -> Sequence[str]:
+    if not isinstance(include, list | tuple) or not all(isinstance(name, str) for name in include):
+        raise InvalidQuery("expected a list of names.", path="include")
     return include
 
 

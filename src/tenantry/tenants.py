@@ -32,8 +32,9 @@ from tenantry.errors import (
     Unavailable,
     UniqueViolation,
 )
+from tenantry.filters import parse_where
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
-from tenantry.query import EVERYTHING, And, Comparison, Filter, Query, Sort, after, parse_fields, parse_limit
+from tenantry.query import And, Comparison, Query, Sort, after, parse_fields, parse_limit
 from tenantry.schema import Collection, Indexed, KeyedModel, Model, Unique, collection_of
 from tenantry.types import Page, Record
 
@@ -313,9 +314,7 @@ class TenantManager:
         self, *, status: TenantStatus | str | None = None, limit: int = 100, cursor: str | None = None
     ) -> Page[Tenant]:
         """Return tenants in the order of their ids, a page at a time."""
-        where: Filter = EVERYTHING
-        if status is not None:
-            where = Comparison(TENANTS.fields["status"], "eq", TenantStatus(status))
+        where = parse_where(TENANTS, None if status is None else {"status": status})
         order = (Sort(TENANTS.key),)
         query = Query(TENANTS, parse_fields(TENANTS, None), where, order, parse_limit(limit) + 1)
         if cursor is not None:

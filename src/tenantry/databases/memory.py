@@ -96,14 +96,16 @@ class MemoryAdapter:
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
-        """Hold the database for one unit of work; a copy is put back unless it ends well."""
+        """One unit of work on a copy, which becomes the database when it ends well."""
         async with self._turn:
-            before = _copy(self._tables)
+            inner = MemoryAdapter()
+            inner._collections, inner._tables = self._collections, _copy(self._tables)
+            unit = _Transaction(inner, context)
             try:
-                yield _Transaction(self, context)
-            except BaseException:
-                self._tables = before
-                raise
+                yield unit
+                self._tables = inner._tables
+            finally:
+                unit.over = True
 
     def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         before = _copy(self._tables)
@@ -235,6 +237,7 @@ class _Transaction:
     def __init__(self, adapter: MemoryAdapter, context: Context) -> None:
         self._adapter = adapter
         self._context = context
+        self.over = False
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         self._check(context)
@@ -253,6 +256,8 @@ class _Transaction:
         return self._adapter._unit(context, writes)
 
     def _check(self, context: Context) -> None:
+        if self.over:
+            raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
 

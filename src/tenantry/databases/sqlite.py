@@ -29,7 +29,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
-from tenantry.databases._sql import Compiler, Decoder, Encoder, SQLDialect, Step, json_scalar
+from tenantry.databases._dialect import Decoder, Encoder, SQLDialect, json_scalar
+from tenantry.databases._sql import Compiler, Step
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -340,7 +341,7 @@ class SQLiteAdapter:
 
     async def create_schema(self) -> None:
         """Create the tables that do not exist yet."""
-        script = [text for _, statements in self._compiler.ddl() for text in statements]
+        script = [text for _, statements in self._compiler.tables.ddl() for text in statements]
 
         def create(connection: _Connection) -> None:
             with connection.trusted():
@@ -362,7 +363,7 @@ class SQLiteAdapter:
                     found.setdefault((None, table), set()).add(column)
             return found
 
-        return self._compiler.differences(await self._write(columns))
+        return self._compiler.tables.differences(await self._write(columns))
 
     async def attest(self) -> None:
         """Prove that the authorizer refuses every tenant table outside compiled statements."""
@@ -409,11 +410,13 @@ class SQLiteAdapter:
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
         async with self._turn:
+            unit = _Transaction(self, context)
             try:
                 await self._write(lambda connection: connection.control("BEGIN IMMEDIATE"))
-                yield _Transaction(self, context)
+                yield unit
                 await self._write(lambda connection: connection.control("COMMIT"))
             finally:
+                unit.over = True
                 # The writer is one thread: whatever a cancelled call still runs there ends before this, and what
                 # the next holder of the turn asks for comes after it.
                 if not self._closed:
@@ -489,6 +492,7 @@ class _Transaction:
     def __init__(self, adapter: SQLiteAdapter, context: Context) -> None:
         self._adapter = adapter
         self._context = context
+        self.over = False
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         self._check(context)
@@ -510,6 +514,8 @@ class _Transaction:
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
 
     def _check(self, context: Context) -> None:
+        if self.over:
+            raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
 

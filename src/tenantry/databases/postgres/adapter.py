@@ -18,6 +18,7 @@ from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.errors import (
+    Closed,
     ConfigurationError,
     ContextMismatch,
     DatabaseUnavailable,
@@ -115,7 +116,7 @@ class PostgresAdapter:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
                 existing = await self._existing(connection)
                 roles = await self._roles()
-                for table, statements in self._compiler.ddl():
+                for table, statements in self._compiler.tables.ddl():
                     if (table.schema, table.name) in existing:
                         continue
                     for text in [*statements, *self._policies(table, roles)]:
@@ -125,8 +126,7 @@ class PostgresAdapter:
 
     def _policies(self, table: sa.Table, roles: policies.Roles) -> list[str]:
         """Return who may do what with ``table``, by the scope of its collection."""
-        name = next(name for name, known in self._compiler.tables.items() if known is table)
-        scope = self._compiler.collections[name].scope
+        scope = self._compiler.tables.collection_of(table).scope
         if scope == "shared":
             return policies.shared_table_policies(table.schema, table.name, roles)
         if scope == "control":
@@ -163,7 +163,7 @@ class PostgresAdapter:
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         async with self._control.statement(None) as connection:
-            return self._compiler.differences(await self._existing(connection))
+            return self._compiler.tables.differences(await self._existing(connection))
 
     async def attest(self) -> None:
         """Check roles and policies, then let one canary tenant try to reach another's rows."""
@@ -211,7 +211,11 @@ class PostgresAdapter:
         pool, tenant = self._scope(context)
         try:
             async with pool.transaction(tenant) as connection:
-                yield _Transaction(self, connection, context)
+                unit = _Transaction(self, connection, context)
+                try:
+                    yield unit
+                finally:
+                    unit.over = True
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
@@ -268,7 +272,7 @@ class PostgresAdapter:
         if known is not None:
             return known
         if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-            name, fields = self._compiler.violated(error.constraint_name or "") or (
+            name, fields = self._compiler.tables.violated(error.constraint_name or "") or (
                 error.table_name or "",
                 (),
             )
@@ -295,6 +299,7 @@ class _Transaction:
         self._adapter = adapter
         self._connection = connection
         self._context = context
+        self.over = False
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         return await self._query(context, self._adapter._compiler.fetch(context, collection, ids))
@@ -322,6 +327,8 @@ class _Transaction:
         return step.statement.records(rows)
 
     def _check(self, context: Context) -> None:
+        if self.over:
+            raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
 

@@ -81,10 +81,9 @@ async def _plant(
     connection: Any, compiler: Compiler, context: TenantContext
 ) -> list[tuple[Collection, Record]]:
     """Write one row for each collection of tenants, those referred to first, and see that it can be read back."""
-    by_table = {id(table): name for name, table in compiler.tables.items()}
     planted: dict[str, Record] = {}
-    for table in compiler.metadata.sorted_tables:
-        collection = compiler.collections[by_table[id(table)]]
+    for table in compiler.tables.metadata.sorted_tables:
+        collection = compiler.tables.collection_of(table)
         if collection.scope != "tenant":
             continue
         record = await _canary(connection, compiler, context, collection, planted)

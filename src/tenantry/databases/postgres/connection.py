@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from tenantry.databases.postgres.findings import INIT_COMMAND
 from tenantry.databases.postgres.seal import (
     MESSAGE_PREFIX,
     SEAL_SETTING,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-INIT_HINT: Final = "Run: tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
+INIT_HINT: Final = f"Run: {INIT_COMMAND}"
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 BIND: Final = f"SELECT pg_catalog.set_config('{SEAL_SETTING}', $1, false)"

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql.elements import ColumnElement
 
 from tenantry import _values
-from tenantry.databases._sql import Decoder, Encoder, SQLDialect, json_scalar
+from tenantry.databases._dialect import Decoder, Encoder, SQLDialect, json_scalar
 from tenantry.schema import Field, Kind
 
 # Text compares and sorts by code point, as on every other database.

@@ -144,7 +144,7 @@ async def provision(
                     passwords, key, system = await _provision(
                         connection, roles, schema, reset_passwords, harden
                     )
-                    unmet = await _verify(connection, roles, schema)
+                    unmet = await unmet_rights(connection, roles, schema)
                 break
             except _RACES:
                 # Roles are shared by all databases of a server, and no lock of ours reaches the others.
@@ -459,8 +459,14 @@ FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE ($1::text IS NULL OR n.nspname = $1) AND p.proname ~ $2 AND p.prokind = 'f' ORDER BY 2"""
 
 
-async def _verify(connection: Any, roles: Roles, schema: str) -> list[Unmet]:
-    """Return what does not hold, whoever was to make it hold."""
+async def unmet_rights(connection: Any, roles: Roles, schema: str) -> list[Unmet]:
+    """Return what of the rights described above does not hold.
+
+    Args:
+        connection: An asyncpg connection of any role.
+        roles: The names of the roles.
+        schema: Where the tables of the models live.
+    """
     database = await connection.fetchval("SELECT current_database()")
     trusted = [row["lanname"] for row in await connection.fetch(_TRUSTED_LANGUAGES)]
     return [

@@ -1,0 +1,130 @@
+"""Collections as tables: keys, constraints and indexes that all begin with the tenant."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from tenantry.databases._dialect import SQLDialect
+from tenantry.errors import SchemaError
+from tenantry.schema import TENANT, Collection
+
+
+class Tables(Mapping[str, sa.Table]):
+    """The table of each collection, by the collection's name."""
+
+    def __init__(self, dialect: SQLDialect, collections: Mapping[str, Collection]) -> None:
+        self._dialect = dialect
+        self._collections = collections
+        self.metadata = sa.MetaData()
+        self._tables = {name: self._table(collection) for name, collection in collections.items()}
+
+    def __getitem__(self, name: str) -> sa.Table:
+        return self._tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def collection_of(self, table: sa.Table) -> Collection:
+        """Return the collection whose table this is."""
+        return next(self._collections[name] for name, known in self._tables.items() if known is table)
+
+    def _table(self, collection: Collection) -> sa.Table:
+        tenant = collection.scope == "tenant"
+        control = collection.scope == "control" or collection.name.startswith("tenantry_")
+        schema = self._dialect.schema if control else None
+        columns: list[sa.schema.SchemaItem] = []
+        if tenant:
+            columns.append(sa.Column("tenant_id", self._dialect.column_type(TENANT), nullable=False))
+        columns.extend(
+            sa.Column(field.name, self._dialect.column_type(field), nullable=field.nullable)
+            for field in collection.fields.values()
+        )
+        first = ("tenant_id",) if tenant else ()
+        name = collection.name.removeprefix("tenantry_") if schema else collection.name
+        columns.append(sa.PrimaryKeyConstraint(*first, "id", name=f"{name}_pkey"))
+        columns.extend(
+            sa.UniqueConstraint(*first, *group, name=_name(name, group, "key")) for group in collection.unique
+        )
+        columns.extend(self._foreign_keys(collection, first))
+        table = sa.Table(name, self.metadata, *columns, schema=schema, sqlite_with_rowid=False)
+        for group in collection.indexes:
+            sa.Index(_name(name, group, "idx"), *(table.c[part] for part in (*first, *group)))
+        return table
+
+    def _foreign_keys(self, collection: Collection, first: tuple[str, ...]) -> list[sa.ForeignKeyConstraint]:
+        keys = []
+        for field in collection.fields.values():
+            if field.ref is None:
+                continue
+            target = self._collections.get(field.ref.collection)
+            if target is None:
+                raise SchemaError(
+                    f"{collection.name}.{field.name} refers to {field.ref.collection!r}, which is not registered.",
+                    field=field.name,
+                )
+            if target.scope == "tenant" and collection.scope != "tenant":
+                raise SchemaError(
+                    f"{collection.name}.{field.name}: shared rows cannot refer to a tenant's rows."
+                )
+            if not field.ref.enforced:
+                continue
+            scoped = first if target.scope == "tenant" else ()
+            keys.append(
+                sa.ForeignKeyConstraint(
+                    [*scoped, field.name],
+                    [f"{target.name}.{name}" for name in (*scoped, "id")],
+                    name=_name(collection.name, (field.name,), "fkey"),
+                    ondelete="CASCADE" if field.ref.on_delete == "cascade" else None,
+                )
+            )
+        return keys
+
+    def ddl(self) -> list[tuple[sa.Table, list[str]]]:
+        """Return what creates each table with its indexes where missing, tables referred to first."""
+        script = []
+        for table in self.metadata.sorted_tables:
+            statements = [str(CreateTable(table, if_not_exists=True).compile(dialect=self._dialect.engine))]
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                create = CreateIndex(index, if_not_exists=True)
+                statements.append(str(create.compile(dialect=self._dialect.engine)))
+            script.append((table, statements))
+        return script
+
+    def differences(self, existing: dict[tuple[str | None, str], set[str]]) -> list[str]:
+        """Compare the columns that exist, by (schema, table), with those declared."""
+        found = []
+        for table in self.metadata.sorted_tables:
+            columns = existing.get((table.schema, table.name))
+            if columns is None:
+                found.append(f"table {table.fullname} is missing")
+                continue
+            declared = {column.name for column in table.columns}
+            found += [f"column {table.fullname}.{name} is missing" for name in sorted(declared - columns)]
+            required = columns - declared
+            found += [f"column {table.fullname}.{name} is not declared" for name in sorted(required)]
+        return found
+
+    def violated(self, constraint: str) -> tuple[str, tuple[str, ...]] | None:
+        """Return the collection and the fields of a constraint by its name, without the tenant."""
+        for collection in self._collections.values():
+            for item in self._tables[collection.name].constraints:
+                if item.name == constraint and isinstance(item, sa.schema.ColumnCollectionConstraint):
+                    names = tuple(column.name for column in item.columns if column.name != "tenant_id")
+                    return collection.name, names
+        return None
+
+
+def _name(table: str, fields: Sequence[str], suffix: str) -> str:
+    """Return a constraint name that is unique in a database, of at most 63 characters."""
+    full = f"{table}_{'_'.join(fields)}_{suffix}"
+    if len(full) <= 63:
+        return full
+    digest = hashlib.blake2b(full.encode(), digest_size=5).hexdigest()
+    return f"{full[:48]}_{digest}_{suffix}"

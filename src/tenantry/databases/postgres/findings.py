@@ -1,0 +1,94 @@
+"""What an inspection says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from tenantry.databases.postgres.policies import (
+    Privilege,
+    Roles,
+    control_table_policies,
+    shared_table_policies,
+    table_name,
+    tenant_table_policies,
+)
+from tenantry.errors import UnsafeRole
+
+INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
+
+Severity = Literal["error", "warning"]
+Kind = Literal["tenant", "shared", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be.
+
+    Attributes:
+        severity: An ``error`` lets one tenant reach another's data, or makes that likely; a ``warning`` does not.
+        code: Names the check, such as ``policy-missing``; stable.
+        subject: What it is about: a role, a table, a function.
+        message: What is wrong and what follows from it.
+        fix: SQL or a command that mends it.
+    """
+
+    severity: Severity
+    code: str
+    subject: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.subject}: {self.message} Fix: {self.fix}"
+
+
+class ExpectedTable(NamedTuple):
+    """A table as it is meant to be.
+
+    Attributes:
+        schema: Its schema.
+        table: Its name.
+        kind: ``tenant`` rows, ``shared`` reference data, or a ``control`` table of the SDK's own.
+        raw: Whether a user's own SQL may reach it, for tenant tables.
+        app: What the app role may do with the sealed tenant's rows, for control tables.
+        adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
+    """
+
+    schema: str
+    table: str
+    kind: Kind
+    raw: bool = True
+    app: tuple[Privilege, ...] = ()
+    adopted: bool = False
+
+    @property
+    def name(self) -> str:
+        """The quoted name with its schema."""
+        return table_name(self.schema, self.table)
+
+    def fix(self, roles: Roles) -> str:
+        """Return the statements that give the table its policies and rights anew."""
+        if self.kind == "tenant":
+            statements = tenant_table_policies(self.schema, self.table, roles, raw=self.raw)
+        elif self.kind == "shared":
+            statements = shared_table_policies(self.schema, self.table, roles)
+        else:
+            statements = control_table_policies(self.schema, self.table, roles, app=self.app)
+        return "; ".join(statements)
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raise if one of ``findings`` is an error.
+
+    Raises:
+        UnsafeRole: It lists the errors and the command that mends most of them.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        listed = "".join(f"\n  - {error.subject}: {error.message}" for error in errors)
+        raise UnsafeRole(
+            f"This database would not keep tenants apart:{listed}\n",
+            fix=f"Run: {INIT_COMMAND}; `tenantry doctor` shows the fix for each.",
+        )
