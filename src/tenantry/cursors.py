@@ -16,7 +16,7 @@ from tenantry.errors import InvalidQuery
 from tenantry.query import Query, Sort
 
 _MAC_SIZE = 16
-_MAX_SIZE = 16_384
+_MAX_SIZE = 2_000_000
 _PURPOSE = b"tenantry cursor v1"
 
 
@@ -30,11 +30,20 @@ class CursorSigner:
         self._key = hmac.digest(secret, _PURPOSE, hashlib.sha256)
 
     def sign(self, context: Context, query: Query, order: Sequence[Sort], row: dict[str, Any]) -> str:
-        """Return the cursor for what follows ``row``."""
+        """Return the cursor for what follows ``row``.
+
+        Raises:
+            InvalidQuery: The values to sort by are too long for one.
+        """
         values = [row[sort.field.name] for sort in order]
         payload = msgspec.json.encode(values)
         mac = self._mac(context, query, order, payload)
-        return base64.urlsafe_b64encode(mac + payload).rstrip(b"=").decode()
+        cursor = base64.urlsafe_b64encode(mac + payload).rstrip(b"=").decode()
+        if len(cursor) > _MAX_SIZE:
+            raise InvalidQuery(
+                "there are more rows, and their values are too long for a cursor.", path="order_by"
+            )
+        return cursor
 
     def open(self, context: Context, query: Query, order: Sequence[Sort], cursor: object) -> list[Any]:
         """Return the values of the sort keys that ``cursor`` holds.

@@ -425,6 +425,7 @@ class DataManager:
             found, typed = self._runtime.collection(target)
             validated = found.validate_changes(wanted)
         key = _key(found, id)
+        version = _version(version)
         print_of = [key, version, validated]
         write = Update(found, key, {**validated, "updated_at": _now()}, version)
         rows = await self._write("update", found, [write], context, idempotency_key, print_of)
@@ -514,7 +515,7 @@ class DataManager:
             id, version = target.id, target.version
         else:
             found, _ = self._runtime.collection(target)
-        await self._write("delete", found, [Delete(found, _key(found, id), version)], context)
+        await self._write("delete", found, [Delete(found, _key(found, id), _version(version))], context)
 
     @asynccontextmanager
     async def transaction(self, *, context: Context | None = None) -> AsyncIterator[DataManager]:
@@ -730,6 +731,14 @@ def _key(collection: Collection, id: Any) -> Any:
         return collection.key.normalise(id)
     except (ValueError, TypeError) as error:
         raise InvalidQuery(str(error), path="id") from None
+
+
+def _version(version: object) -> int | None:
+    if version is None:
+        return None
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version < 2**63:
+        raise InvalidQuery("expected a whole number, 0 or more.", path="version")
+    return version
 
 
 def _now() -> dt.datetime:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tenantry import _values
 from tenantry.errors import InvalidRecord
 from tenantry.schema import Collection, KeyedModel, collection_of
 
@@ -31,6 +32,10 @@ IDEMPOTENCY = replace(collection_of(IdempotencyKey), scope="tenant")
 
 def request_key(key: str, verb: str, collection: Collection, request: Any) -> IdempotencyKey:
     """Return the key with the fingerprint of the request that it stands for."""
+    try:
+        key = _values.text(key)
+    except (ValueError, TypeError) as error:
+        raise InvalidRecord(str(error), field="idempotency_key") from None
     if not 1 <= len(key) <= _MAX_KEY:
         raise InvalidRecord(f"use text of 1 to {_MAX_KEY} characters.", field="idempotency_key")
     body = msgspec.json.encode([verb, collection.name, request], order="deterministic", enc_hook=str)

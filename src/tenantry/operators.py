@@ -13,6 +13,7 @@ from tenantry.schema import UNORDERED, Field, Kind
 
 MAX_ITEMS = 10_000
 MAX_VALUE_SIZE = 1_000_000
+MAX_PATTERN = 10_000
 MAX_PATH = 32
 MAX_JSON_ITEMS = 500
 
@@ -184,6 +185,8 @@ def _ilike(operand: _Operand, raw: Any) -> Filter:
     value = operand.text(raw)
     if operand.path:
         raise operand.fault("works on text fields, not inside JSON.")
+    if len(value) > MAX_PATTERN:
+        raise operand.fault(f"the pattern is longer than {MAX_PATTERN:,} characters.")
     if _ends_in_escape(value):
         raise operand.fault("the pattern ends in a lone backslash.")
     return operand.node("ilike", value)

@@ -176,9 +176,12 @@ class TenantLease:
         """
         if time.monotonic() >= self._until:
             await asyncio.shield(self._renewal())
-        status = self._known.get(tenant_id)
+        status, until = self._known.get(tenant_id), self._until
         if status is None:
+            until = time.monotonic() + self._seconds
             status = await self._load(tenant_id)
+        if time.monotonic() >= until:  # the answer was true when it was given, and came late
+            raise DirectoryUnavailable("The tenant directory answered too late, so no tenant is served.")
         if status is not TenantStatus.ACTIVE:
             _refuse(tenant_id, status)
 
@@ -333,6 +336,7 @@ class TenantManager:
         settings: Mapping[str, Any] | None = None,
     ) -> Tenant:
         """Change what is given; what is not given stays."""
+        tenant_id = types.tenant_id(tenant_id)
         given = {"name": name, "plan": plan, "settings": None if settings is None else dict(settings)}
         changes = TENANTS.validate_changes({key: value for key, value in given.items() if value is not None})
         async with self._database.transaction(_SYSTEM) as unit:
@@ -436,6 +440,7 @@ class TenantManager:
         reason: str | None,
         details: Mapping[str, Any] | None = None,
     ) -> Tenant:
+        tenant_id = types.tenant_id(tenant_id)
         if wanted in (TenantStatus.SUSPENDED, TenantStatus.DELETING) and not (reason or "").strip():
             raise InvalidRecord("say why; it is kept in the audit log.", field="reason")
         async with self._database.transaction(_SYSTEM) as unit:

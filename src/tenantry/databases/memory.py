@@ -70,7 +70,7 @@ class MemoryAdapter:
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         """Return the rows with these ids."""
         wanted = set(ids)
-        return [row for row in self._visible(context, collection) if row["id"] in wanted]
+        return [_clone(row) for row in self._visible(context, collection) if row["id"] in wanted]
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``."""
@@ -83,7 +83,7 @@ class MemoryAdapter:
         records = [{name: row[name] for name in names} for row in rows]
         if query.distinct:
             records = _distinct(records)
-        return records[: query.limit]
+        return [_clone(record) for record in records[: query.limit]]
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
@@ -110,26 +110,27 @@ class MemoryAdapter:
     def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         before = _copy(self._tables)
         try:
-            return [copy.deepcopy(self._write(context, write)) for write in writes]
+            return [[_clone(row) for row in self._write(context, write)] for write in writes]
         except BaseException:
             self._tables = before
             raise
 
     def _visible(self, context: Context, collection: Collection) -> list[Record]:
-        """Return copies of the rows that the context may read."""
-        if self._closed:
-            raise Closed("The database is closed.")
+        """Return the rows that the context may read, themselves."""
+        own = self._rows(context, collection).values()
         if isinstance(context, SystemContext) and collection.scope == "tenant":
             return [
-                {"tenant_id": tenant, **copy.deepcopy(row)}
+                {"tenant_id": tenant, **row}
                 for (name, tenant), rows in self._tables.items()
                 if name == collection.name and context.tenant_id in (None, tenant)
                 for row in rows.values()
             ]
-        return [copy.deepcopy(row) for row in self._rows(context, collection).values()]
+        return list(own)
 
     def _rows(self, context: Context, collection: Collection, *, write: bool = False) -> Rows:
         """Return the rows of the one table of the context, or refuse."""
+        if self._closed:
+            raise Closed("The database is closed.")
         if collection.name not in self._collections:
             raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
         tenant: str | None = None
@@ -166,7 +167,7 @@ class MemoryAdapter:
                 current=current["version"],
             )
         if isinstance(write, Delete):
-            self._delete(context, write.collection, rows, write.id)
+            self._delete(context, write.collection, write.id)
             return []
         return [self._update(context, write, rows, current)]
 
@@ -182,10 +183,10 @@ class MemoryAdapter:
     def _insert(self, context: Context, collection: Collection, rows: Rows, record: Record) -> Record:
         if record["id"] in rows:
             raise UniqueViolation(collection.name, ["id"])
-        return self._put(context, collection, rows, copy.deepcopy(record))
+        return self._put(context, collection, rows, _clone(record))
 
     def _update(self, context: Context, write: Update, rows: Rows, current: Record) -> Record:
-        changed = current | copy.deepcopy(write.changes) | {"version": current["version"] + 1}
+        changed = current | _clone(write.changes) | {"version": current["version"] + 1}
         return self._put(context, write.collection, rows, changed)
 
     def _upsert(self, context: Context, rows: Rows, write: Upsert) -> Record:
@@ -211,23 +212,36 @@ class MemoryAdapter:
         rows[record["id"]] = record
         return record
 
-    def _delete(self, context: Context, collection: Collection, rows: Rows, id: Any) -> None:
-        del rows[id]
-        for child, field in self._referring(collection):
-            theirs = self._rows(context, child)
-            pointing = [row["id"] for row in theirs.values() if row[field.name] == id]
-            if pointing and field.ref is not None and field.ref.on_delete != "cascade":
-                raise ReferenceViolation(child.name, field.name)
-            for other in pointing:
-                if other in theirs:
-                    self._delete(context, child, theirs, other)
+    def _delete(self, context: Context, collection: Collection, id: Any) -> None:
+        """Delete a row and what cascades from it, unless a row that stays refers to one of them."""
+        tenant = context.tenant_id if collection.scope == "tenant" else None
+        doomed: list[tuple[str, str | None, Any]] = [(collection.name, tenant, id)]
+        for target in doomed:  # it grows meanwhile
+            found = self._referring(*target)
+            doomed += [row for row, field in found if _cascades(field) and row not in doomed]
+        for name, owner, key in doomed:
+            del self._tables[name, owner][key]
+        for target in doomed:
+            for (name, _, _), field in self._referring(*target):
+                raise ReferenceViolation(name, field.name)
 
-    def _referring(self, collection: Collection) -> list[tuple[Collection, Field]]:
-        return [
-            (child, field)
+    def _referring(
+        self, target: str, tenant: str | None, id: Any
+    ) -> list[tuple[tuple[str, str | None, Any], Field]]:
+        """Return the rows that refer to one row; to a shared one, those of every tenant."""
+        fields = [
+            (child.name, field)
             for child in self._collections.values()
             for field in child.fields.values()
-            if field.ref is not None and field.ref.enforced and field.ref.collection == collection.name
+            if field.ref is not None and field.ref.enforced and field.ref.collection == target
+        ]
+        return [
+            ((name, owner, key), field)
+            for name, field in fields
+            for (table, owner), rows in self._tables.items()
+            if table == name and tenant in (None, owner)
+            for key, row in rows.items()
+            if row[field.name] == id
         ]
 
 
@@ -260,6 +274,18 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _cascades(field: Field) -> bool:
+    return field.ref is not None and field.ref.on_delete == "cascade"
+
+
+def _clone(record: Record) -> Record:
+    """Return a copy that shares nothing which could be changed."""
+    return {
+        name: copy.deepcopy(value) if isinstance(value, list | dict) else value
+        for name, value in record.items()
+    }
 
 
 def _copy(tables: Tables) -> Tables:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import sqlalchemy as sa
 
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
@@ -16,6 +15,8 @@ from tenantry.databases._sql import Compiler, Step
 from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.dialect import PostgresDialect
+from tenantry.databases.postgres.findings import ExpectedTable, expected_table, refuse
+from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.errors import (
     Closed,
@@ -116,29 +117,19 @@ class PostgresAdapter:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
                 existing = await self._existing(connection)
                 roles = await self._roles()
-                for table, statements in self._compiler.tables.ddl():
+                for expected, (table, statements) in zip(
+                    self._expected(), self._compiler.tables.ddl(), strict=True
+                ):
                     if (table.schema, table.name) in existing:
                         continue
-                    for text in [*statements, *self._policies(table, roles)]:
+                    for text in [*statements, *_defaults(expected), *expected.statements(roles)]:
                         await connection.execute(text)
         finally:
             await owner.close()
 
-    def _policies(self, table: sa.Table, roles: policies.Roles) -> list[str]:
-        """Return who may do what with ``table``, by the scope of its collection."""
-        scope = self._compiler.tables.collection_of(table).scope
-        if scope == "shared":
-            return policies.shared_table_policies(table.schema, table.name, roles)
-        if scope == "control":
-            return policies.control_table_policies(table.schema, table.name, roles)
-        if table.schema is not None:
-            return policies.control_table_policies(table.schema, table.name, roles, app=("SELECT", "INSERT"))
-        # A user's own INSERT need not name the tenant; the policy would refuse any other one anyway.
-        default = (
-            f"ALTER TABLE {policies.table_name(None, table.name)} "
-            f"ALTER COLUMN {policies.TENANT_COLUMN} SET DEFAULT tenantry.current_tenant()"
-        )
-        return [default, *policies.tenant_table_policies(None, table.name, roles)]
+    def _expected(self) -> list[ExpectedTable]:
+        tables = self._compiler.tables
+        return [expected_table(table, tables.collection_of(table)) for table in tables.metadata.sorted_tables]
 
     async def _roles(self) -> policies.Roles:
         """Return the names of the four roles, as the URLs say them."""
@@ -166,7 +157,9 @@ class PostgresAdapter:
             return self._compiler.tables.differences(await self._existing(connection))
 
     async def attest(self) -> None:
-        """Check roles and policies, then let one canary tenant try to reach another's rows."""
+        """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
+        async with self._app.statement(None) as connection:
+            refuse(await inspect_database(connection, await self._roles(), self._expected()))
         await attest(self._app, self._compiler)
 
     # -- the executor
@@ -331,6 +324,14 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _defaults(expected: ExpectedTable) -> list[str]:
+    """A user's own INSERT need not name the tenant; the policy would refuse any other one anyway."""
+    if expected.kind != "tenant":
+        return []
+    column = f"ALTER COLUMN {policies.TENANT_COLUMN} SET DEFAULT tenantry.current_tenant()"
+    return [f"ALTER TABLE {expected.name} {column}"]
 
 
 def _required(config: DatabaseConfig, option: str) -> str:

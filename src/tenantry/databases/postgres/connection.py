@@ -34,7 +34,8 @@ else:
     _Connection = asyncpg.Connection
 
 INIT_HINT: Final = f"Run: {INIT_COMMAND}"
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# InternalClientError is what asyncpg raises when a command meets the server's last word on an idle connection.
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 BIND: Final = f"SELECT pg_catalog.set_config('{SEAL_SETTING}', $1, false)"
 REBIND: Final = f"SELECT pg_catalog.set_config('{SEAL_SETTING}', $1, true)"
@@ -198,7 +199,7 @@ class Connector:
                 field="database.url",
                 fix="Use postgresql://role:password@host:port/database and percent-encode the password.",
             ) from None
-        except (*DRIVER_ERRORS, asyncpg.InternalClientError) as error:
+        except DRIVER_ERRORS as error:
             raise self._unreachable(error) from error
         return connection
 
@@ -270,7 +271,8 @@ def translate(error: BaseException) -> TenantryError | None:
         return OperationTimeout("The database did not answer in time.")
     if isinstance(error, OSError):
         return DatabaseUnavailable(f"The database connection was lost: {error}")
-    if isinstance(error, asyncpg.InterfaceError) and "closed" in str(error):
+    closed = isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
+    if closed or isinstance(error, asyncpg.InternalClientError):
         return DatabaseUnavailable("The database connection was lost.")
     return None
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+import sqlalchemy as sa
+
 from tenantry.databases.postgres.policies import (
     Privilege,
     Roles,
@@ -15,6 +17,7 @@ from tenantry.databases.postgres.policies import (
     tenant_table_policies,
 )
 from tenantry.errors import UnsafeRole
+from tenantry.schema import Collection
 
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
 
@@ -68,15 +71,24 @@ class ExpectedTable(NamedTuple):
         """The quoted name with its schema."""
         return table_name(self.schema, self.table)
 
-    def fix(self, roles: Roles) -> str:
-        """Return the statements that give the table its policies and rights anew."""
+    def statements(self, roles: Roles) -> list[str]:
+        """Return what gives the table its policies and rights, anew or for the first time."""
         if self.kind == "tenant":
-            statements = tenant_table_policies(self.schema, self.table, roles, raw=self.raw)
-        elif self.kind == "shared":
-            statements = shared_table_policies(self.schema, self.table, roles)
-        else:
-            statements = control_table_policies(self.schema, self.table, roles, app=self.app)
-        return "; ".join(statements)
+            return tenant_table_policies(self.schema, self.table, roles, raw=self.raw)
+        if self.kind == "shared":
+            return shared_table_policies(self.schema, self.table, roles)
+        return control_table_policies(self.schema, self.table, roles, app=self.app)
+
+    def fix(self, roles: Roles) -> str:
+        """Return :meth:`statements` as one text."""
+        return "; ".join(self.statements(roles))
+
+
+def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
+    """Return how the table of a collection is meant to be."""
+    if collection.scope == "tenant" and table.schema is not None:
+        return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
+    return ExpectedTable(table.schema or "public", table.name, collection.scope)
 
 
 def refuse(findings: Iterable[Finding]) -> None:

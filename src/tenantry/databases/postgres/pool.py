@@ -315,7 +315,8 @@ class _Shelf:
                 await self._bind(slot, tenant)
             except DRIVER_ERRORS as error:
                 # It may have died while it was idle. Nothing has been asked of it yet, so another one may do.
-                if not slot.connection.is_closed() or attempt + 1 == _BIND_ATTEMPTS:
+                dead = slot.connection.is_closed() or isinstance(error, asyncpg.InternalClientError)
+                if not dead or attempt + 1 == _BIND_ATTEMPTS:
                     raise _unbindable(error) from error
             else:
                 return slot
@@ -478,7 +479,7 @@ class _Shelf:
     async def _retire(self, slot: Slot) -> None:
         """Let the server cancel what still runs, then close."""
         try:
-            with suppress(*DRIVER_ERRORS, asyncpg.InternalClientError):
+            with suppress(*DRIVER_ERRORS):
                 await slot.connection.close(timeout=_RETIRE_SECONDS)
         finally:
             slot.connection.terminate()

@@ -38,7 +38,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -175,17 +175,17 @@ _RACES = (
 )
 
 
-async def add_seal_key(connection: Any, key: SealKey | None = None) -> SealKey:
-    """Make a second seal key valid. Roll it out to every process, then retire the first one.
+async def add_seal_key(connection: Any) -> SealKey:
+    """Make a second seal key and make it valid. Roll it out to every process, then retire the first one.
+
+    The server makes the key, and answers with it: answers are in no log, statements and their parameters may be.
 
     Args:
         connection: An asyncpg connection of the owner or a superuser.
-        key: The key; a new one by default.
 
     Raises:
-        ConfigurationError: If two keys are valid already, or one of this name was ever used.
+        ConfigurationError: If two keys are valid already.
     """
-    key = key or SealKey.generate()
     async with connection.transaction():
         await connection.execute("LOCK TABLE tenantry.seal_keys IN SHARE ROW EXCLUSIVE MODE")
         valid = await connection.fetchval("SELECT count(*) FROM tenantry.seal_keys WHERE retired_at IS NULL")
@@ -193,15 +193,14 @@ async def add_seal_key(connection: Any, key: SealKey | None = None) -> SealKey:
             raise ConfigurationError(
                 "Two seal keys are valid already.", field="seal_key", fix="Retire the older one first."
             )
-        try:
-            await connection.execute(
-                "INSERT INTO tenantry.seal_keys (kid, inner_pad, outer_pad) VALUES ($1, $2, $3)",
-                key.kid,
-                *key.pads(),
-            )
-        except asyncpg.UniqueViolationError as error:
-            raise ConfigurationError(f"A seal key {key.kid!r} exists already.", field="seal_key") from error
-    return key
+        return _key(await connection.fetchrow(_NEW_KEY))
+
+
+def _key(row: Any) -> SealKey:
+    """Return the key behind a row. Whoever may read the pads may have the key."""
+    secret = bytes(byte ^ 0x36 for byte in row["inner_pad"])
+    # A key that is padded with zeros makes the same pads as the key itself.
+    return SealKey(row["kid"], secret[:32] if not any(secret[32:]) else secret)
 
 
 async def retire_seal_key(connection: Any, kid: str) -> None:
@@ -327,20 +326,17 @@ async def _rights(connection: Any, roles: Roles, schema: str, harden: bool) -> N
         f"GRANT TEMPORARY ON DATABASE {database} TO {owner}",
     )
     for row in await connection.fetch(_TRUSTED_LANGUAGES):
-        language = quote(row["lanname"])
-        await _run(
-            connection,
-            f"REVOKE USAGE ON LANGUAGE {language} FROM PUBLIC, {others}",
-            f"GRANT USAGE ON LANGUAGE {language} TO {owner}",
-        )
+        await _run(connection, *_take_away(f"USAGE ON LANGUAGE {quote(row['lanname'])}", roles, ("owner",)))
     for group in FUNCTION_GROUPS:
         for row in await connection.fetch(_GROUP_QUERY, group.schema, group.pattern):
-            keep = ", ".join(quote(getattr(roles, name, name)) for name in group.keep)
-            await _run(
-                connection,
-                f"REVOKE EXECUTE ON FUNCTION {row['signature']} FROM PUBLIC, {others}",
-                f"GRANT EXECUTE ON FUNCTION {row['signature']} TO {keep}",
-            )
+            await _run(connection, *_take_away(f"EXECUTE ON FUNCTION {row['signature']}", roles, group.keep))
+
+
+def _take_away(right: str, roles: Roles, keep: Sequence[str]) -> list[str]:
+    """Return what revokes a right from everybody, ourselves included, and gives it back to a few."""
+    others = ", ".join(quote(role) for role in (roles.app, roles.raw, roles.control))
+    few = ", ".join(quote(getattr(roles, name, name)) for name in keep)
+    return [f"REVOKE {right} FROM PUBLIC, {others}", f"GRANT {right} TO {few}"]
 
 
 async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
@@ -352,14 +348,8 @@ async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
     await connection.execute(
         f"GRANT EXECUTE ON FUNCTION tenantry.session(), tenantry.bind(text), tenantry.current_tenant() TO {app}, {raw}"
     )
-    inner = await connection.fetchrow(
-        "SELECT kid, inner_pad FROM tenantry.seal_keys WHERE retired_at IS NULL ORDER BY created_at DESC, kid LIMIT 1"
-    )
-    if inner is None:
-        return await add_seal_key(connection)
-    # Whoever may read the pads may have the key: a zero-padded key makes the same pads as the key itself.
-    secret = bytes(byte ^ 0x36 for byte in inner["inner_pad"])
-    return SealKey(inner["kid"], secret[:32] if not any(secret[32:]) else secret)
+    newest = await connection.fetchrow(_NEWEST_KEY)
+    return await add_seal_key(connection) if newest is None else _key(newest)
 
 
 async def _untrack(connection: Any, roles: Roles) -> None:
@@ -419,7 +409,7 @@ FUNCTION_GROUPS: Final = (
         "advisory locks",
         "pg_catalog",
         r"^pg_(try_)?advisory_(xact_)?(un)?lock(_shared)?$",
-        ("owner", "control"),
+        ("owner", "control", "pg_database_owner"),
         "One tenant's SQL can hold a lock, or leave a number in pg_locks, that another tenant's SQL meets.",
     ),
     FunctionGroup(
@@ -452,6 +442,20 @@ FUNCTION_GROUPS: Final = (
     ),
 )
 
+_NEWEST_KEY: Final = """SELECT kid, inner_pad FROM tenantry.seal_keys
+WHERE retired_at IS NULL ORDER BY created_at DESC, kid LIMIT 1"""
+# 256 of the 488 random bits of four UUIDs, from the server's strong source; the pads as in RFC 2104, section 2.
+_NEW_KEY: Final = """WITH made AS MATERIALIZED (
+  SELECT sha256(string_agg(uuid_send(gen_random_uuid()), ''::bytea)) AS secret FROM generate_series(1, 4)
+), padded AS (
+  SELECT secret || decode(repeat('00', 32), 'hex') AS block FROM made
+)
+INSERT INTO tenantry.seal_keys (kid, inner_pad, outer_pad)
+SELECT 'k' || left(replace(gen_random_uuid()::text, '-', ''), 12),
+  string_agg(set_byte('\\x00', 0, get_byte(block, i) # 54), ''::bytea ORDER BY i),
+  string_agg(set_byte('\\x00', 0, get_byte(block, i) # 92), ''::bytea ORDER BY i)
+FROM padded, generate_series(0, 63) i
+RETURNING kid, inner_pad"""
 _TRUSTED_LANGUAGES: Final = "SELECT lanname FROM pg_language WHERE lanpltrusted AND lanname <> 'sql'"
 _ANY_ROLE: Final = "SELECT bool_or({condition}) FROM unnest($1::text[]) role"
 _GROUP_QUERY: Final = """SELECT p.oid, p.oid::regprocedure::text AS signature
@@ -494,7 +498,7 @@ async def unmet_rights(connection: Any, roles: Roles, schema: str) -> list[Unmet
             Unmet(
                 f"USAGE on language {language} is granted to PUBLIC",
                 "DO blocks are possible in SQL that reaches the server past the SDK's own check.",
-                f"REVOKE USAGE ON LANGUAGE {quote(language)} FROM PUBLIC",
+                "; ".join(_take_away(f"USAGE ON LANGUAGE {quote(language)}", roles, ("owner",))),
             )
             for language in trusted
             if await _any_role(connection, "has_language_privilege(role, $2, 'USAGE')", roles, language)
@@ -516,7 +520,8 @@ async def _open_functions(connection: Any, roles: Roles) -> list[Unmet]:
             )
         ]
         if still:
-            fix = "; ".join(f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC" for signature in still)
+            right = f"EXECUTE ON FUNCTION {', '.join(still)}"
+            fix = "; ".join(_take_away(right, roles, group.keep))
             unmet.append(Unmet(f"{group.name}: EXECUTE is granted to PUBLIC", group.consequence, fix))
     return unmet
 
