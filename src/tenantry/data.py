@@ -6,8 +6,10 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast, overload
+
+from msgspec.structs import replace
 
 from tenantry.coalescer import Coalescer
 from tenantry.context import Context, SystemContext, TenantContext, current_context
@@ -114,6 +116,7 @@ class DataManager:
         """
         found, typed = self._runtime.collection(collection)
         scope = await self._admitted(context)
+        _check_typed(found, scope, typed)
         key = _key(found, id)
         started = time.perf_counter()
         try:
@@ -223,11 +226,7 @@ class DataManager:
             distinct,
         )
         scope = await self._admitted(context)
-        foreign = isinstance(scope, SystemContext) and found.scope == "tenant"
-        if foreign and typed:
-            raise Unsupported(
-                "The system reads rows of tenants as plain records.", fix=f"Read {found.name!r} by its name."
-            )
+        foreign = _check_typed(found, scope, typed)
         query = replace(query, order=total_order(query, across_tenants=foreign and scope.tenant_id is None))
         sort_fields = (sort.field for sort in query.order if sort.field is not TENANT)
         query = replace(query, fields=extended(query.fields, sort_fields))
@@ -602,6 +601,11 @@ class DataManager:
         if coalescer is not None and self._unit is None and isinstance(scope, TenantContext):
             return await coalescer.get(scope, found, key)
         rows = await self._executor.fetch(scope, found, (key,))
+        if len(rows) > 1:
+            raise Unsupported(
+                f"Several tenants have a row {str(key)!r} in {found.name!r}.",
+                fix="Name one: sdk.system(…, tenant=…).",
+            )
         return rows[0] if rows else None
 
     async def _include(
@@ -724,6 +728,16 @@ class _Unit:
     executor: Executor
     finished: list[Operation]
     failed: bool = False
+
+
+def _check_typed(collection: Collection, scope: Context, typed: bool) -> bool:
+    """Return whether ``scope`` reads rows that are not its own; they carry a tenant, which no model has."""
+    foreign = isinstance(scope, SystemContext) and collection.scope == "tenant"
+    if foreign and typed:
+        raise Unsupported(
+            "The system reads rows of tenants as plain records.", fix=f"Read {collection.name!r} by its name."
+        )
+    return foreign
 
 
 def _key(collection: Collection, id: Any) -> Any:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from tenantry.context import Context, TenantContext
 from tenantry.query import Query
@@ -34,16 +35,14 @@ class Capability(enum.Enum):
     MULTI_PROCESS = "many processes on one database"
 
 
-@dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(msgspec.Struct, frozen=True):
     """Insert ``records``. Yields them as stored."""
 
     collection: Collection
     records: Sequence[Record]
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
     Raises, when executed:
@@ -57,8 +56,7 @@ class Update:
     expected_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Upsert:
+class Upsert(msgspec.Struct, frozen=True):
     """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored."""
 
     collection: Collection
@@ -67,8 +65,7 @@ class Upsert:
     changes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Delete the row ``id``. Yields nothing; raises like :class:`Update`."""
 
     collection: Collection
@@ -76,8 +73,7 @@ class Delete:
     expected_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(msgspec.Struct, frozen=True):
     """Delete every row of the tenant that the system context is narrowed to.
 
     Yields one record ``{"deleted": count, "remaining": count}``.

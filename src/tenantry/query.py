@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from tenantry.errors import InvalidQuery
 from tenantry.schema import TENANT, Collection, Field, Kind
@@ -20,8 +21,7 @@ MAX_LIMIT = 10_000
 Operator = Literal["eq", "lt", "lte", "gt", "gte", "in", "contains", "ends_with", "ilike", "is_null", "has"]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """``field operator value``; with ``path``, of the value at that path inside a JSON field."""
 
     field: Field
@@ -30,22 +30,19 @@ class Comparison:
     path: tuple[str | int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class And:
+class And(msgspec.Struct, frozen=True):
     """All of them; true when empty."""
 
     items: tuple[Filter, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(msgspec.Struct, frozen=True):
     """Any of them; false when empty."""
 
     items: tuple[Filter, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(msgspec.Struct, frozen=True):
     """The opposite; of neither true nor false it is the same again."""
 
     item: Filter
@@ -55,16 +52,14 @@ Filter = Comparison | And | Or | Not
 EVERYTHING = And(())
 
 
-@dataclass(frozen=True, slots=True)
-class Sort:
+class Sort(msgspec.Struct, frozen=True):
     """One sort key."""
 
     field: Field
     descending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A checked query over one collection.
 
     Attributes:

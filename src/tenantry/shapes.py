@@ -31,7 +31,10 @@ class Shape:
             if fields is not None:
                 raise InvalidQuery("give fields or into, not both.", path="into")
             fields = _names_of(into)
-            self._into = pydantic.TypeAdapter(into)
+            try:
+                self._into = pydantic.TypeAdapter(into)
+            except pydantic.PydanticUserError as error:
+                raise InvalidQuery(str(error), path="into") from None
         self.refs = {name: _relation(collection, name) for name in _listed(include)}
         self.wanted = parse_fields(collection, fields)
         self._narrowed = fields is not None

@@ -291,7 +291,8 @@ class TenantManager:
             TenantExists: It is taken by a tenant with another name, plan or settings.
         """
         tenant_id = types.tenant_id(slug)
-        values = {"name": name or slug, "plan": plan, "settings": dict(settings or {})}
+        given = {"name": name or slug, "plan": plan, "settings": dict(settings or {})}
+        values = TENANTS.validate_changes(given)
         found = await self._find(tenant_id)
         if found is None:
             try:

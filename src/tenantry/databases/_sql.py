@@ -10,9 +10,9 @@ from __future__ import annotations
 import enum
 import operator
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -39,8 +39,7 @@ class _Reach(enum.Enum):
     SYSTEM = "every tenant's"
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A compiled statement.
 
     Attributes:
@@ -76,8 +75,7 @@ class Statement:
         return records
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One statement to run: once with ``args``, or with ``many`` once for each of them."""
 
     statement: Statement

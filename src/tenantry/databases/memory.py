@@ -98,6 +98,8 @@ class MemoryAdapter:
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """One unit of work on a copy, which becomes the database when it ends well."""
         async with self._turn:
+            if self._closed:
+                raise Closed("The database is closed.")
             inner = MemoryAdapter()
             inner._collections, inner._tables = self._collections, _copy(self._tables)
             unit = _Transaction(inner, context)

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
@@ -39,7 +40,8 @@ from tenantry.types import Record
 _SCHEMA_LOCK = 0x7465_6E61_6E74  # "tenant"
 _CONTROL_POOL = 4
 _RAW_POOL = 4
-_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+# The server nests comments and ends a line at a carriage return too. A comment inside of one is refused.
+_FIRST_WORD = re.compile(r"(?:[\s(]|--[^\r\n]*[\r\n]|/\*(?:(?!/\*|\*/).)*\*/)*([A-Za-z]+)", re.DOTALL)
 _STATEMENTS = frozenset(
     {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "EXPLAIN", "TABLE"}
 )
@@ -219,7 +221,10 @@ class PostgresAdapter:
                 "Raw SQL needs a role of its own.",
                 fix="Set TENANTRY_DATABASE_RAW_URL as `tenantry init` printed it.",
             )
-        word = _FIRST_WORD.match(text)
+        try:
+            word = _FIRST_WORD.match(_values.text(text))
+        except (ValueError, TypeError) as error:
+            raise InvalidQuery(str(error), path="text") from None
         if word is None or word[1].upper() not in _STATEMENTS:
             raise InvalidQuery(
                 "this is not a statement that reads or writes rows.",
@@ -282,7 +287,7 @@ class PostgresAdapter:
         return DataError(f"PostgreSQL: {error}")
 
 
-_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class _Transaction:

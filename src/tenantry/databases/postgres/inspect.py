@@ -156,7 +156,7 @@ async def inspect_server(connection: Any, roles: Roles, *, schema: str = "public
         return known_leaks(number)  # inspect_roles has said which are missing
     return [
         *known_leaks(number),
-        *await _seal(connection, roles),
+        *await _seal(connection, roles, number // 10_000),
         *await _rights(connection, roles, schema),
         *await _definers(connection, roles),
         *await _surroundings(connection),
@@ -188,10 +188,10 @@ def known_leaks(version: int) -> list[Finding]:
     ]
 
 
-async def _seal(connection: Any, roles: Roles) -> list[Finding]:
+async def _seal(connection: Any, roles: Roles, version: int) -> list[Finding]:
     found = {row["name"]: row for row in await connection.fetch(_SEAL_FUNCTIONS)}
     findings = []
-    for name, body in _expected_bodies().items():
+    for name, body in _expected_bodies(version).items():
         row = found.get(name)
         if row is None or _body(row["source"]) != body or row["owner"] != roles.owner or not row["pinned"]:
             what = "is missing" if row is None else "is not as this version of tenantry makes it"
@@ -212,9 +212,9 @@ async def _seal(connection: Any, roles: Roles) -> list[Finding]:
     return findings
 
 
-def _expected_bodies() -> dict[str, str]:
+def _expected_bodies(version: int) -> dict[str, str]:
     bodies = {}
-    for statement in seal_functions("0"):
+    for statement in seal_functions("0", version):
         match = re.match(r"CREATE OR REPLACE FUNCTION tenantry\.(\w+)", statement)
         if match:
             bodies[match[1]] = _body(statement.split("$function$")[1])

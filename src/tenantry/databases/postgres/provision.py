@@ -342,7 +342,11 @@ def _take_away(right: str, roles: Roles, keep: Sequence[str]) -> list[str]:
 async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
     """As the owner: the schema's contents. Return the newest valid key, made if there is none."""
     await connection.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
-    for statement in (*seal_tables(), *seal_functions(system), *trigger_functions()):
+    for statement in (
+        *seal_tables(),
+        *seal_functions(system, connection.get_server_version().major),
+        *trigger_functions(),
+    ):
         await connection.execute(statement)
     app, raw = quote(roles.app), quote(roles.raw)
     await connection.execute(
