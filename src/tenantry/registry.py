@@ -11,7 +11,7 @@ from tenantry.ports import DatabaseAdapter
 
 ADAPTERS: dict[str, str] = {
     "memory": "tenantry.databases.memory:MemoryAdapter",
-    "sqlite": "tenantry.databases.sqlite:SQLiteAdapter",
+    "sqlite": "tenantry.databases.sqlite.adapter:SQLiteAdapter",
     "postgresql": "tenantry.databases.postgres.adapter:PostgresAdapter",
     "postgres": "tenantry.databases.postgres.adapter:PostgresAdapter",
 }

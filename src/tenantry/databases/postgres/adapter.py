@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -160,8 +161,9 @@ class PostgresAdapter:
 
     async def attest(self) -> None:
         """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
+        roles = await self._roles()
         async with self._app.statement(None) as connection:
-            refuse(await inspect_database(connection, await self._roles(), self._expected()))
+            refuse(await inspect_database(connection, roles, self._expected()))
         await attest(self._app, self._compiler)
 
     # -- the executor
@@ -297,6 +299,9 @@ class _Transaction:
         self._adapter = adapter
         self._connection = connection
         self._context = context
+        self._turn = (
+            asyncio.Lock()
+        )  # tasks may share the transaction; its connection runs one statement at a time
         self.over = False
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
@@ -312,14 +317,16 @@ class _Transaction:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         try:
-            return await self._adapter._perform(self._connection, context, writes)
+            async with self._turn:
+                return await self._adapter._perform(self._connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)
         try:
-            rows = await self._connection.fetch(step.statement.text, *step.args)
+            async with self._turn:
+                rows = await self._connection.fetch(step.statement.text, *step.args)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
         return step.statement.records(rows)

@@ -43,8 +43,13 @@ BIND_LOCAL: Final = (
     f"SELECT pg_catalog.set_config('{SEAL_SETTING}', tenantry.bind($1), true), "
     "pg_catalog.set_config('search_path', $2, true)"
 )
+# The seed of random() is the one thing that DISCARD ALL leaves of the last user.
+BIND_WIPED: Final = f"{BIND_LOCAL}, pg_catalog.setseed($3)"
 # After one of these nobody knows what the connection is in the middle of.
 _SPOILING = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, SealRejected)
+# A statement that we had prepared is gone, or writes are refused: something came between us and the session, or the
+# server is a replica by now. Another connection may do.
+_ESTRANGED = frozenset({"26000", "25006"})
 _STATEMENTS_KEPT = 1_000
 _LONGEST_CHAIN = 20
 
@@ -168,11 +173,12 @@ class Connector:
         slot = Slot(await self._dial(_STATEMENTS_KEPT if keep else 0))
         try:
             await self._introduce(slot)
-            if self.sealed and self.pooled:
-                # Unnamed and sent anew with each use, in one message with its arguments: a single round trip.
-                slot.bind = await slot.connection.prepare(BIND_LOCAL, name="")
-            elif self.sealed and keep:
+            if self.sealed and keep:
                 slot.bind = await slot.connection.prepare(BIND)
+            elif self.sealed:
+                # Unnamed and sent anew with each use, in one message with its arguments: a single round trip.
+                text = BIND_LOCAL if self._keep_statements else BIND_WIPED
+                slot.bind = await slot.connection.prepare(text, name="")
         except DRIVER_ERRORS as error:
             slot.connection.terminate()
             raise self._unreachable(error) from error
@@ -304,7 +310,7 @@ def spoils(error: BaseException | None) -> bool:
             return False
         if not isinstance(error, Exception) or isinstance(error, _SPOILING):
             return True
-        if isinstance(error, asyncpg.PostgresError) and is_rejection(error):
+        if isinstance(error, asyncpg.PostgresError) and (is_rejection(error) or error.sqlstate in _ESTRANGED):
             return True
         error = error.__cause__ or error.__context__
     return True

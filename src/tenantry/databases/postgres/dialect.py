@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from tenantry import _values
 from tenantry.databases._dialect import Decoder, Encoder, SQLDialect, json_scalar
-from tenantry.schema import Field, Kind
+from tenantry.schema import CARRIED, Field, Kind
 
 # Text compares and sorts by code point, as on every other database.
 _TEXT = sa.Text(collation="C")
@@ -78,6 +79,8 @@ class PostgresDialect(SQLDialect):
         """Return the reverse of :meth:`encoder`."""
         if field.kind is Kind.DECIMAL:
             return None if field.fixed_places else _values.canonical_decimal
+        if field.kind is Kind.DATETIME and field.name not in CARRIED:
+            return _in_utc
         if field.kind is Kind.ENUM:
             return field.enum
         if field.kind is Kind.JSON:
@@ -140,6 +143,11 @@ class PostgresDialect(SQLDialect):
             return sa.cast(text, sa.Boolean() if kind is bool else sa.Numeric())
 
         return sa.func.jsonb_typeof(node), value_as
+
+
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    """The first and the last instant of all travel as infinities, which asyncpg returns without their zone."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
 
 
 def _encode_json(value: Any) -> str:

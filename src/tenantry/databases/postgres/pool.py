@@ -17,7 +17,8 @@ What keeps one tenant's connection from another:
   binding is sent.
 - A connection on which a command was cancelled or timed out, or which is still in a transaction when it comes back,
   is closed and never used again.
-- A pool with ``wipe=True``, for connections that ran a user's own SQL, discards all session state first.
+- A pool with ``wipe=True``, for connections that run a user's own SQL, discards all session state in between, and its
+  blocks are transactions as they are behind a pooler: a seal that such SQL has copied is void once its block has ended.
 """
 
 from __future__ import annotations
@@ -46,14 +47,13 @@ from tenantry.databases.postgres.connection import (
     spoils,
     translate,
 )
-from tenantry.databases.postgres.seal import SEAL_SECONDS, SEAL_SETTING, SealKey
+from tenantry.databases.postgres.seal import SEAL_SECONDS, SealKey
 from tenantry.errors import (
     Closed,
     ConfigurationError,
     DatabaseUnavailable,
     DataError,
     OperationTimeout,
-    TenantRequired,
 )
 
 __all__ = ["INIT_HINT", "Isolation", "TenantConnection", "TenantPool", "describe", "translate"]
@@ -65,8 +65,6 @@ _MARGIN = SEAL_SECONDS / 2
 _RETIRE_SECONDS = 2.0
 _WIPE_SECONDS = 5.0
 _BIND_ATTEMPTS = 3
-# The seed of random() is the one thing that DISCARD ALL leaves of the last user.
-_BIND_WIPED: Final = f"SELECT pg_catalog.set_config('{SEAL_SETTING}', $1, false), pg_catalog.setseed($2)"
 _WIPE_LOCAL: Final = "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; UNLISTEN *"
 _BEGIN: Final[Mapping[Isolation | None, str]] = {
     None: "BEGIN",
@@ -168,17 +166,18 @@ class TenantPool:
     def statement(self, tenant: str | None) -> AbstractAsyncContextManager[TenantConnection]:
         """Yield a connection for one or more autocommit statements of ``tenant``.
 
-        Behind a pooler the block is one transaction. ``None`` binds nobody: row-level security then shows no row.
-        A block that lasts longer than five minutes may see its seal expire; a transaction's does not.
+        Behind a pooler, or with ``wipe=True``, the block is one transaction. ``None`` binds nobody: row-level
+        security then shows no row. A block that lasts longer than five minutes may see its seal expire; a
+        transaction's does not.
 
         Raises:
             DatabaseUnavailable: No connection could be opened, or none would take the binding.
             OperationTimeout: None became free in time.
             SealRejected: The server refused the ticket.
-            TenantRequired: A tenant was named to a pool without a seal key.
+            ConfigurationError: A tenant was named to a pool without a seal key.
             Closed: The pool is closed, or was never opened.
         """
-        if self._connector.pooled:
+        if self._shelf.local:
             return _Transaction(self._shelf, tenant, "BEGIN", self._search_path)
         return _Checkout(self._shelf, tenant)
 
@@ -264,6 +263,11 @@ class _Shelf:
     def slot_of(self, connection: TenantConnection) -> Slot:
         return next(slot for slot in self._slots if slot.connection is connection)
 
+    @property
+    def local(self) -> bool:
+        """Whether a tenant is bound to a transaction and not to a connection."""
+        return self.wipe or self.connector.pooled
+
     async def open(self) -> None:
         self.opened = True
         try:
@@ -302,10 +306,12 @@ class _Shelf:
     # -- handing out
 
     async def take(self, tenant: str | None) -> Slot:
-        """Return a connection that is bound to ``tenant``; behind a pooler, one that is bound to nobody."""
+        """Return a connection that is bound to ``tenant``; one that is bound to nobody if transactions are."""
         if tenant is not None and not self.connector.sealed:
-            raise TenantRequired("A pool that serves tenants (it has no seal key)")
-        if self.connector.pooled:
+            raise ConfigurationError(
+                "This pool has no seal key, so it cannot serve a tenant.", field="database.seal_key"
+            )
+        if self.local:
             tenant = None
         for attempt in range(_BIND_ATTEMPTS):
             slot = self._pick(tenant) or await self._obtain()
@@ -408,10 +414,7 @@ class _Shelf:
             if tenant is not None:
                 assert slot.sealer is not None
                 seal = slot.sealer.sign(tenant, slot.backend, now + slot.clock)
-            if slot.bind is not None:
-                await slot.bind.fetchval(seal)
-            else:
-                await slot.connection.fetchval(_BIND_WIPED, seal, secrets.randbelow(2**31) / 2**31)
+            await slot.bind.fetchval(seal)
         except BaseException:
             self.discard(slot)
             raise
@@ -463,7 +466,6 @@ class _Shelf:
             self.discard(slot)
             raise
         else:
-            slot.tenant, slot.fresh_until = None, 0.0
             self.release(slot)
 
     def discard(self, slot: Slot) -> None:
@@ -579,10 +581,8 @@ class _Transaction:
         self._slot = slot = await self._shelf.take(self._tenant)
         try:
             await slot.connection.execute(self._begin)
-            if self._tenant is not None and self._shelf.connector.pooled:
-                assert slot.sealer is not None
-                ticket = slot.sealer.sign(self._tenant, None, monotonic() + slot.clock)
-                await slot.bind.fetchval(ticket, self._search_path)
+            if self._tenant is not None and self._shelf.local:
+                await self._bind(slot, self._tenant)
         except DRIVER_ERRORS as error:
             self._shelf.discard(slot)
             raise _unbindable(error) from error
@@ -590,6 +590,12 @@ class _Transaction:
             self._shelf.discard(slot)
             raise
         return slot.connection
+
+    async def _bind(self, slot: Slot, tenant: str) -> None:
+        assert slot.sealer is not None
+        ticket = slot.sealer.sign(tenant, None, monotonic() + slot.clock)
+        seed = (secrets.randbelow(2**31) / 2**31,) if self._shelf.wipe else ()
+        await slot.bind.fetchval(ticket, self._search_path, *seed)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,162 @@
+"""A connection on which nothing but compiled statements may reach a table.
+
+The engine has no roles, so the adapter's own connections are the only way in: while one prepares a compiled statement,
+the authorizer admits that statement's tables, and at any other time no table at all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tenantry import _values
+from tenantry.databases._sql import Compiler, Step
+
+T = TypeVar("T")
+
+_STEPS_BETWEEN_CHECKS = 100_000
+
+# Actions that reach no table by themselves; everything else is judged by the table it names.
+_HARMLESS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION})
+_WRITES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The tables that a statement may read and write while it is prepared."""
+
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+
+
+NOTHING = Reach()
+# What SQLite itself touches when it sets up json_each, the function behind "in".
+_ENGINE = frozenset({"json_each", "sqlite_master"})
+
+
+def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
+    """For each table, what a statement that reads it or writes it (``True``) reaches.
+
+    A write also deletes in the tables that cascade, and the engine looks at the other ends of foreign keys.
+    """
+    tables = {table.name: table for table in compiler.tables.values()}
+    parents = {
+        name: {key.referred_table.name for key in table.foreign_key_constraints}
+        for name, table in tables.items()
+    }
+    reaches = {}
+    for name in tables:
+        written, todo = set[str](), [name]
+        while todo:
+            current = todo.pop()
+            if current not in written:
+                written.add(current)
+                todo.extend(child for child, of in parents.items() if current in of)
+        looked_at = written | {parent for table in written for parent in parents[table]}
+        reaches[name, False] = Reach(_ENGINE | {name}, frozenset({"sqlite_master"}))
+        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
+    return reaches
+
+
+class Connection:
+    """A connection that belongs to one thread. Only :meth:`run` can reach a table of a tenant."""
+
+    def __init__(self, path: str, *, timeout: float, readonly: bool) -> None:
+        self._deadline = 0.0
+        self._reach = NOTHING
+        self._trusted = True
+        # It is closed by another thread than the one that uses it.
+        self.raw = sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)
+        self.raw.create_function("tenantry_ilike", 2, _ilike, deterministic=True)
+        self.raw.create_function("tenantry_unhex", 1, bytes.fromhex, deterministic=True)
+        self.raw.execute("PRAGMA foreign_keys=ON")
+        self.raw.execute("PRAGMA trusted_schema=OFF")
+        if readonly:
+            self.raw.execute("PRAGMA query_only=ON")
+        self.raw.set_authorizer(self._authorize)
+        self.raw.set_progress_handler(self._is_late, _STEPS_BETWEEN_CHECKS)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def _authorize(self, action: int, first: str | None, *_: object) -> int:
+        if self._trusted or action in _HARMLESS:
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_READ:
+            allowed = self._reach.reads
+        else:
+            allowed = self._reach.writes if action in _WRITES else NOTHING.writes
+        return sqlite3.SQLITE_OK if first in allowed else sqlite3.SQLITE_DENY
+
+    def restrict(self) -> None:
+        """From now on admit nothing but compiled statements."""
+        self._trusted = False
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Admit the adapter's own work on the schema."""
+        self._trusted, self._deadline = True, float("inf")
+        try:
+            yield
+        finally:
+            self._trusted = False
+
+    def run(self, step: Step, reach: Reach, timeout: float) -> list[Any]:
+        """Run a compiled statement; while it is prepared, its own table can be reached."""
+        self._reach, self._deadline = reach, time.monotonic() + timeout
+        try:
+            if step.many:
+                return self.raw.executemany(step.statement.text, step.args).fetchall()
+            return self.raw.execute(step.statement.text, step.args).fetchall()
+        finally:
+            self._reach = NOTHING
+
+    def script(self, statements: Sequence[str]) -> None:
+        """Run the adapter's own statements."""
+        for text in statements:
+            self.raw.execute(text)
+
+    def control(self, text: str) -> None:
+        """Begin, commit or roll back."""
+        self._deadline = float("inf")
+        self.raw.execute(text)
+
+
+def _ilike(value: str | None, pattern: str) -> bool | None:
+    return None if value is None else _values.like(pattern)(value)
+
+
+def is_refusal(error: sqlite3.DatabaseError) -> bool:
+    """Whether the authorizer refused a statement."""
+    return "not authorized" in str(error) or "prohibited" in str(error)
+
+
+def in_transaction(connection: Connection, work: Callable[[], T]) -> T:
+    """Run ``work`` in a transaction: all of it, or nothing."""
+    connection.control("BEGIN IMMEDIATE")
+    try:
+        outcome = work()
+        connection.control("COMMIT")
+    except BaseException:
+        abandon(connection)
+        raise
+    return outcome
+
+
+def rolled_back(connection: Connection, work: Callable[[], None]) -> None:
+    """Run ``work`` in a transaction that is rolled back."""
+    connection.control("BEGIN IMMEDIATE")
+    try:
+        work()
+    finally:
+        abandon(connection)
+
+
+def abandon(connection: Connection) -> None:
+    """Roll back the transaction that is open, if one is."""
+    if connection.raw.in_transaction:
+        connection.control("ROLLBACK")
