@@ -7,8 +7,6 @@ store without loss is refused for all of them, with a ``ValueError`` or ``TypeEr
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
 import enum
 import functools
@@ -17,7 +15,9 @@ import re
 import uuid
 from collections.abc import Callable
 from decimal import Clamped, Context, Decimal, DecimalException, Inexact, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _INT64 = 2**63
 EXACT = Context(prec=100, Emin=-999, Emax=999, traps=[InvalidOperation, Inexact, Clamped])
@@ -75,7 +75,7 @@ def boolean(value: Any) -> bool:
 def date(value: Any) -> dt.date:
     """A calendar date."""
     if isinstance(value, str):
-        value = dt.date.fromisoformat(value)
+        value = _parsed(dt.date.fromisoformat, value, "a date, such as 2026-01-31")
     if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
         raise TypeError(f"expected a date, got {type(value).__name__}.")
     return value
@@ -84,7 +84,7 @@ def date(value: Any) -> dt.date:
 def datetime(value: Any) -> dt.datetime:
     """An instant, in UTC; one without a time zone is refused, since it names no instant."""
     if isinstance(value, str):
-        value = dt.datetime.fromisoformat(value)
+        value = _parsed(dt.datetime.fromisoformat, value, "a date and time, such as 2026-01-31T12:00:00Z")
     if not isinstance(value, dt.datetime):
         raise TypeError(f"expected a date and time, got {type(value).__name__}.")
     if value.tzinfo is dt.UTC:
@@ -100,22 +100,26 @@ def datetime(value: Any) -> dt.datetime:
 def identifier(value: Any) -> uuid.UUID:
     """A UUID."""
     if isinstance(value, str):
-        return uuid.UUID(value)
+        return _parsed(uuid.UUID, value, "a UUID")
     if not isinstance(value, uuid.UUID):
         raise TypeError(f"expected a UUID, got {type(value).__name__}.")
     return value
 
 
 def binary(value: Any) -> bytes:
-    """Bytes, or their base64 text."""
+    """Bytes, or text, which stands for its UTF-8 as it does in a record."""
     if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"expected base64 text: {error}") from None
+        return text(value).encode()
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"expected bytes, got {type(value).__name__}.")
     return bytes(value)
+
+
+def _parsed(parse: Callable[[str], T], value: str, expected: str) -> T:
+    try:
+        return parse(value)
+    except ValueError:
+        raise ValueError(f"expected {expected}.") from None
 
 
 def decimal_of(digits: int, places: int, *, fixed: bool) -> Callable[[Any], Decimal]:

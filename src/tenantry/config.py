@@ -19,6 +19,8 @@ from tenantry.errors import ConfigurationError
 
 ENV_PREFIX = "TENANTRY_"
 
+_OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
+
 # Sections of the specification whose parts are not built yet, and options of built sections that wait for one.
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
@@ -30,7 +32,7 @@ _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
 class Section(BaseModel):
     """A frozen group of options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class DatabaseConfig(Section):
@@ -159,8 +161,15 @@ def _from_env(env: Mapping[str, str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     sections = (*Settings.model_fields, *_UNBUILT_SECTIONS)
     for variable, value in env.items():
-        for section in sections:
-            prefix = f"{ENV_PREFIX}{section.upper()}_"
-            if variable.startswith(prefix):
-                found.setdefault(section, {})[variable.removeprefix(prefix).lower()] = value
+        if not variable.startswith(ENV_PREFIX) or variable in _OF_THE_COMMAND_LINE:
+            continue
+        option = variable.removeprefix(ENV_PREFIX).lower()
+        section = next((name for name in sections if option.startswith(f"{name}_")), None)
+        if section is None:
+            raise ConfigurationError(
+                f"The environment sets {variable}, which is no option.",
+                field=variable,
+                fix=f"They are named {ENV_PREFIX}<SECTION>_<OPTION>, such as {ENV_PREFIX}DATABASE_URL.",
+            )
+        found.setdefault(section, {})[option.removeprefix(f"{section}_")] = value
     return found

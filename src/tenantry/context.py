@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tenantry.errors import ConfigurationError
+from tenantry.errors import ConfigurationError, ContextMismatch
 from tenantry.types import TenantId, tenant_id
 
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
@@ -79,6 +79,17 @@ _current: ContextVar[TenantContext | None] = ContextVar("tenantry_context", defa
 def current_context() -> TenantContext | None:
     """Return the ambient context that an edge has bound for this task, if any."""
     return _current.get()
+
+
+def check_ambient(context: TenantContext) -> None:
+    """Refuse to act for one tenant while a request of another is being served.
+
+    Raises:
+        ContextMismatch: The ambient context is of another tenant.
+    """
+    ambient = _current.get()
+    if ambient is not None and ambient.tenant_id != context.tenant_id:
+        raise ContextMismatch("The call is for one tenant while a request of another is being served.")
 
 
 @contextmanager

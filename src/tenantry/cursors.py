@@ -66,7 +66,7 @@ class CursorSigner:
             ) from None
         values = msgspec.json.decode(payload)
         pairs = zip(order, values, strict=True)
-        return [None if value is None else sort.field.normalise(value) for sort, value in pairs]
+        return [None if value is None else sort.field.from_json(value) for sort, value in pairs]
 
     def _mac(self, context: Context, query: Query, order: Sequence[Sort], payload: bytes) -> bytes:
         asked = [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from msgspec.structs import replace
 
 from tenantry.coalescer import Coalescer
-from tenantry.context import Context, SystemContext, TenantContext, current_context
+from tenantry.context import Context, SystemContext, TenantContext, check_ambient, current_context
 from tenantry.cursors import CursorSigner
 from tenantry.errors import (
     ContextMismatch,
@@ -362,11 +364,12 @@ class DataManager:
     async def update(
         self,
         record: M,
+        changes: Mapping[str, Any] | None = None,
         /,
         *,
         idempotency_key: str | None = None,
         context: Context | None = None,
-        **changes: Any,
+        **fields: Any,
     ) -> M: ...
     @overload
     async def update(
@@ -415,14 +418,16 @@ class DataManager:
             NotFound: This tenant has no such row.
             Conflict: Another writer was first; carries the current version.
         """
-        wanted = {**(changes or {}), **fields}
         if isinstance(target, KeyedModel):
             found, typed = self._runtime.collection(type(target))
+            wanted = {**_changes_of_instance(id, changes, version), **fields}
+            if not wanted:
+                raise InvalidRecord("name what changes: update(row, price=…).", field="changes")
             id, version = target.id, target.version
             validated = _revalidated(found, target, wanted)
         else:
             found, typed = self._runtime.collection(target)
-            validated = found.validate_changes(wanted)
+            validated = found.validate_changes({**(changes or {}), **fields})
         key = _key(found, id)
         version = _version(version)
         print_of = [key, version, validated]
@@ -467,7 +472,7 @@ class DataManager:
             context: For an unbound manager, who asks.
         """
         found, typed, instance = self._instance(target, record)
-        group = tuple(on)
+        group = (on,) if isinstance(on, str) else tuple(on)
         if group != ("id",) and group not in found.unique:
             raise InvalidQuery(
                 f"{group!r} is not unique in {found.name!r}.",
@@ -511,6 +516,7 @@ class DataManager:
         """
         if isinstance(target, KeyedModel):
             found, _ = self._runtime.collection(type(target))
+            _changes_of_instance(id, None, version)
             id, version = target.id, target.version
         else:
             found, _ = self._runtime.collection(target)
@@ -524,11 +530,17 @@ class DataManager:
         """
         if self._unit is not None:
             raise Unsupported("This is a transaction already; one inside another is not offered.")
+        _check_no_unit(self._runtime)
         scope = await self._admitted(context)
         finished: list[Operation] = []
         async with self._runtime.database.transaction(scope) as executor:
-            unit = _Unit(executor, finished)
-            yield DataManager(self._runtime, scope, unit)
+            unit = _Unit(self._runtime, executor, finished, asyncio.current_task())
+            token = _open_unit.set(unit)
+            try:
+                yield DataManager(self._runtime, scope, unit)
+            finally:
+                unit.over = True
+                _reset(token)
             if unit.failed:
                 raise TransactionFailed
         for operation in finished:
@@ -565,18 +577,14 @@ class DataManager:
         return context
 
     def _scope(self, given: Context | None) -> Context:
-        bound, ambient = self._context, current_context()
-        context = bound or given or ambient
+        bound = self._context
+        context = bound or given or current_context()
         if context is None:
             raise TenantRequired
         if given is not None and given is not context and given != context:
             raise ContextMismatch("This handle is bound to one tenant and the call names another context.")
-        if (
-            ambient is not None
-            and isinstance(context, TenantContext)
-            and ambient.tenant_id != context.tenant_id
-        ):
-            raise ContextMismatch("The call is for one tenant while a request of another is being served.")
+        if isinstance(context, TenantContext):
+            check_ambient(context)
         return self._checked(context)
 
     def _checked(self, context: Context) -> Context:
@@ -594,7 +602,11 @@ class DataManager:
 
     @property
     def _executor(self) -> Executor:
-        return self._runtime.database if self._unit is None else self._unit.executor
+        if self._unit is None:
+            return self._runtime.database
+        if self._unit.failed:
+            raise TransactionFailed
+        return self._unit.executor
 
     async def _fetch_one(self, scope: Context, found: Collection, key: Any) -> Record | None:
         coalescer = self._runtime.coalescer
@@ -613,6 +625,11 @@ class DataManager:
     ) -> Mapping[Any, Any]:
         assert ref.ref is not None
         target = self._runtime.collections[ref.ref.collection]
+        if target.scope == "tenant" and scope.tenant_id is None:
+            raise Unsupported(
+                f"Several tenants may have one row of {target.name!r} each.",
+                fix="Name one: sdk.system(…, tenant=…).",
+            )
         ids = list(dict.fromkeys(row[ref.name] for row in rows if row[ref.name] is not None))
         related: dict[Any, Any] = {}
         for start in range(0, len(ids), _FETCH_AT_ONCE):
@@ -630,10 +647,12 @@ class DataManager:
         request: Any = None,
     ) -> list[Record]:
         """Run one write and what the within hooks add to it, as one unit. Return the rows of the write."""
-        scope = await self._admitted(context)
         unit = self._unit
-        if unit is not None and unit.failed:
+        if unit is None:
+            _check_no_unit(self._runtime)
+        elif unit.failed:
             raise TransactionFailed
+        scope = await self._admitted(context)
         ids, changes = _touched(writes[0])
         operation = Operation(verb, found, scope, ids, changes)
         everything = [*writes, *self._runtime.hooks.within(operation)]
@@ -704,6 +723,8 @@ class DataManager:
         """Tell the after hooks; for a write in a transaction, only once that has committed."""
         seconds = time.perf_counter() - started
         operation = Operation(verb, found, scope, ids, changes or {}, rows, seconds, error)
+        if self._unit is not None and error is not None and not isinstance(error, Exception):
+            self._unit.failed = True  # cancelled: nobody knows how far its connection got
         if self._unit is not None and changes is not None and error is None:
             self._unit.finished.append(operation)
         else:
@@ -725,9 +746,34 @@ class DataManager:
 class _Unit:
     """One transaction: its executor, the operations to announce when it commits, and whether it is doomed."""
 
+    runtime: Runtime
     executor: Executor
     finished: list[Operation]
+    task: asyncio.Task[Any] | None
     failed: bool = False
+    over: bool = False
+
+
+# The transaction that the running task is inside of. A write beside it would not be part of it, and on a database
+# with one writer would wait for it for ever.
+_open_unit: ContextVar[_Unit | None] = ContextVar("tenantry_unit", default=None)
+
+
+def _check_no_unit(runtime: Runtime) -> None:
+    unit = _open_unit.get()
+    if unit is None or unit.over or unit.runtime is not runtime:
+        return
+    if unit.task is asyncio.current_task():  # a task that was started inside has work of its own
+        raise Unsupported(
+            "A transaction is open here, and this write would not be part of it.",
+            fix="Write through its handle: `async with acme.data.transaction() as tx: await tx.create(…)`.",
+        )
+
+
+def _reset(token: Token[_Unit | None]) -> None:
+    """Forget the transaction; a block that ends in another task than it began in has nothing to forget."""
+    with suppress(ValueError):
+        _open_unit.reset(token)
 
 
 def _check_typed(collection: Collection, scope: Context, typed: bool) -> bool:
@@ -745,6 +791,15 @@ def _key(collection: Collection, id: Any) -> Any:
         return collection.key.normalise(id)
     except (ValueError, TypeError) as error:
         raise InvalidQuery(str(error), path="id") from None
+
+
+def _changes_of_instance(given: Any, changes: object, version: object) -> Mapping[str, Any]:
+    """Return the changes given with an instance, which has an id and a version of its own."""
+    if version is not None:
+        raise InvalidQuery("an instance has its own version; give a model and an id instead.", path="version")
+    if changes is not None or not (given is None or isinstance(given, Mapping)):
+        raise InvalidQuery("an instance has its own id; give a model and an id instead.", path="id")
+    return given or {}
 
 
 def _version(version: object) -> int | None:

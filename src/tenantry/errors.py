@@ -206,6 +206,7 @@ class ReadOnlyCollection(InvalidRequest):
             f"{name!r} is shared reference data: tenants read it and cannot write it.",
             fix='Write it through sdk.system(reason="…").',
         )
+        self.name = name
 
 
 class Unsupported(InvalidRequest):

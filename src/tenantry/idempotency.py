@@ -15,7 +15,7 @@ from tenantry.schema import Collection, KeyedModel, collection_of
 _MAX_KEY = 200
 
 
-class IdempotencyKey(KeyedModel):
+class IdempotencyKey(KeyedModel, defer_build=True):
     """That a request was carried out, kept beside its row in the same transaction."""
 
     __collection__ = "tenantry_idempotency"

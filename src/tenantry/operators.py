@@ -112,7 +112,7 @@ def _not_equal(operand: _Operand, raw: Any) -> Filter:
 def _ordered(operator: Operator) -> Callable[[_Operand, Any], Filter]:
     def build(operand: _Operand, raw: Any) -> Filter:
         if operand.field.kind in UNORDERED and not operand.path:
-            raise operand.fault(f"a {operand.field.kind.value} field has no order.")
+            raise operand.fault(f"{operand.field.name!r} is {operand.field.kind.value}, which has no order.")
         value = operand.value(raw)
         if isinstance(value, bool):
             raise operand.fault("a boolean has no order.")

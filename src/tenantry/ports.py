@@ -121,6 +121,9 @@ class DatabaseAdapter(Executor, Protocol):
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections; empty when they do not."""
 
+    async def undeclared_tables(self) -> list[str]:
+        """Return the tables that hold rows of tenants and belong to no collection, so that a purge misses none."""
+
     async def attest(self) -> None:
         """Prove through the live connections that one tenant cannot reach another.
 

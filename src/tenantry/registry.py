@@ -16,6 +16,8 @@ ADAPTERS: dict[str, str] = {
     "postgres": "tenantry.databases.postgres.adapter:PostgresAdapter",
 }
 
+_UNBUILT = frozenset({"mysql", "mariadb", "mongodb", "mongodb+srv", "supabase"})
+
 # package imported by the adapter -> extra that brings it
 _EXTRAS = {"asyncpg": "postgres", "sqlalchemy": "sql"}
 
@@ -28,6 +30,10 @@ def adapter_for(url: str) -> Callable[..., DatabaseAdapter]:
         MissingExtra: The driver is not installed.
     """
     scheme = url.partition(":")[0].lower()
+    if scheme in _UNBUILT:
+        raise ConfigurationError(
+            f"{scheme}:// belongs to a part of tenantry that is not built yet.", field="database.url"
+        )
     target = ADAPTERS.get(scheme)
     if target is None:
         raise ConfigurationError(

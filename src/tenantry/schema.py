@@ -6,6 +6,7 @@ the other layers only see :class:`Collection` and :class:`Field`.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime as dt
 import enum
@@ -32,6 +33,13 @@ M = TypeVar("M", bound="KeyedModel")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}", re.ASCII)
 CARRIED = frozenset({"id", "version", "created_at", "updated_at"})
 FIXED = CARRIED | {"tenant_id"}
+_TAKEN = {
+    "tenantry": "the SDK's own",
+    "sqlite_": "SQLite's own",
+    "pg_": "PostgreSQL's own",
+    "json_each": "SQLite's own",
+}
+_MAX_DIGITS = 90
 _RESERVED = frozenset({"tenant_id", "and", "or", "not"})
 
 
@@ -143,6 +151,10 @@ class Field:
     normalise: Callable[[Any], Any] = dataclasses.field(
         default=_values.text, compare=False, hash=False, repr=False
     )
+
+    def from_json(self, value: Any) -> Any:
+        """Return the canonical value that stands as ``value`` in JSON; bytes stand there in base64."""
+        return base64.b64decode(value) if self.kind is Kind.BYTES else self.normalise(value)
 
     @property
     def relation(self) -> str | None:
@@ -276,6 +288,8 @@ class Collection:
         put(instance, "__pydantic_fields_set__", set(record))
         put(instance, "__pydantic_extra__", None)
         put(instance, "__pydantic_private__", None)
+        if not self.plain and self.model.__pydantic_post_init__:
+            instance.model_post_init(None)  # it makes the private attributes
         return instance
 
 
@@ -307,8 +321,9 @@ def collection_of(model: type[KeyedModel]) -> Collection:
             field="__collection__",
             fix="Set it to a name of a-z, 0-9 and _ that begins with a letter, at most 48 characters.",
         )
-    if name.startswith("tenantry") and not model.__control__:
-        raise SchemaError(f"Collection {name!r}: names that begin with 'tenantry' are the SDK's own.")
+    for prefix, owner in _TAKEN.items():
+        if name.startswith(prefix) and not model.__control__:
+            raise SchemaError(f"Collection {name!r}: names that begin with {prefix!r} are {owner}.")
     if "id" not in model.model_fields:
         raise SchemaError(
             f"{model.__name__} declares no id.", field="id", fix="Derive it from Model, or declare id: str."
@@ -325,10 +340,7 @@ def collection_of(model: type[KeyedModel]) -> Collection:
         raise SchemaError(f"{model.__name__}.id must be a UUID, str or int.", field="id")
     singles = tuple((key,) for key, field in fields.items() if field.unique)
     indexed = tuple((key,) for key, field in fields.items() if field.indexed or field.ref)
-    groups = {"__unique__": model.__unique__, "__indexes__": model.__indexes__}
-    for attribute, listed in groups.items():
-        for unknown in {part for group in listed for part in group} - set(fields):
-            raise SchemaError(f"{model.__name__}.{attribute} names {unknown!r}.", field=attribute)
+    _check_groups(model, fields)
     return Collection(
         name=name,
         model=model,
@@ -336,8 +348,33 @@ def collection_of(model: type[KeyedModel]) -> Collection:
         scope="control" if model.__control__ else "shared" if issubclass(model, Shared) else "tenant",
         unique=singles + tuple(map(tuple, model.__unique__)),
         indexes=tuple(dict.fromkeys(indexed + tuple(map(tuple, model.__indexes__)))),
-        plain=all(field.revive is None for field in fields.values()),
+        plain=not model.__pydantic_post_init__ and all(field.revive is None for field in fields.values()),
     )
+
+
+def _check_groups(model: type[KeyedModel], fields: Mapping[str, Field]) -> None:
+    declared: dict[str, Any] = {"__unique__": model.__unique__, "__indexes__": model.__indexes__}
+    for attribute, listed in declared.items():
+        where = f"{model.__name__}.{attribute}"
+        for group in listed:
+            if not group or isinstance(group, str):
+                raise SchemaError(
+                    f"{where} has {group!r}.", field=attribute, fix='Write groups: (("a", "b"),).'
+                )
+            for name in group:
+                if name not in fields:
+                    raise SchemaError(f"{where} names {name!r}.", field=attribute)
+                if fields[name].kind in (Kind.JSON, Kind.LIST):
+                    raise SchemaError(
+                        f"{where}: a {fields[name].kind.value} field cannot be in it.", field=name
+                    )
+    relations = [field.relation for field in fields.values() if field.relation]
+    for relation in relations:
+        if relations.count(relation) > 1:
+            raise SchemaError(
+                f"{model.__name__} has two references named {relation!r}.",
+                fix="Name one: Ref(…, relation=…).",
+            )
 
 
 def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
@@ -397,7 +434,7 @@ def _typed(name: str, annotation: Any, where: str, markers: list[Any]) -> Field:
         return _enum(name, annotation, where)
     kind = _SCALARS.get(annotation) if isinstance(annotation, type) else None
     if kind is Kind.DECIMAL:
-        return _decimal(name, markers)
+        return _decimal(name, where, markers)
     if kind is not None:
         return Field(name, kind, normalise=_values.NORMALISE[kind.value])
     if typing.get_origin(annotation) is list:
@@ -415,10 +452,16 @@ def _enum(name: str, annotation: type[enum.Enum], where: str) -> Field:
     return Field(name, Kind.ENUM, enum=annotation, normalise=_values.enum_of(annotation))
 
 
-def _decimal(name: str, markers: list[Any]) -> Field:
-    digits = next((item.max_digits for item in markers if getattr(item, "max_digits", None)), 38)
+def _decimal(name: str, where: str, markers: list[Any]) -> Field:
     declared = next((item.decimal_places for item in markers if hasattr(item, "decimal_places")), None)
     places = 9 if declared is None else declared
+    # Without decimal_places the digits may stand on either side of the point; pydantic counts them then.
+    stated = next((item.max_digits for item in markers if getattr(item, "max_digits", None)), 38)
+    digits = 38 if declared is None else stated
+    if not 0 <= places <= digits <= _MAX_DIGITS or stated > _MAX_DIGITS:
+        raise SchemaError(
+            f"{where}: max_digits must be at least decimal_places, and at most {_MAX_DIGITS}.", field=name
+        )
     return Field(
         name,
         Kind.DECIMAL,
@@ -430,6 +473,12 @@ def _decimal(name: str, markers: list[Any]) -> Field:
 
 
 def _json(name: str, annotation: Any, where: str) -> Field:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.SecretStr | pydantic.SecretBytes):
+        raise SchemaError(
+            f"{where}: {annotation.__name__} would be stored as asterisks.",
+            field=name,
+            fix="Store str or bytes, and keep it out of logs with Field(repr=False).",
+        )
     try:
         revive = None if _is_plain(annotation) else pydantic.TypeAdapter(annotation)
     except pydantic.PydanticSchemaGenerationError as error:

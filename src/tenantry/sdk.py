@@ -12,16 +12,23 @@ from typing import Any, Literal, Self, TypeVar
 
 from tenantry.coalescer import Coalescer
 from tenantry.config import Settings, load_settings
-from tenantry.context import SystemContext, TenantContext
+from tenantry.context import SystemContext, TenantContext, check_ambient
 from tenantry.cursors import CursorSigner
 from tenantry.data import DataManager, Runtime
-from tenantry.errors import Closed, ConfigurationError, InvalidRecord, SchemaMismatch, TenantryError
+from tenantry.errors import (
+    Closed,
+    ConfigurationError,
+    InvalidRecord,
+    SchemaError,
+    SchemaMismatch,
+    TenantryError,
+)
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
 from tenantry.ports import Capability, DatabaseAdapter
 from tenantry.registry import adapter_for
-from tenantry.schema import Collection, KeyedModel, collection_of
+from tenantry.schema import Collection, Field, KeyedModel, collection_of
 from tenantry.tenants import (
     CONTROL_COLLECTIONS,
     TenantLease,
@@ -48,6 +55,7 @@ class TenantHandle:
         self.data: DataManager = sdk.data.bind(context)
 
     async def __aenter__(self) -> Self:
+        check_ambient(self.context)
         await self._sdk._lease_of().admit(self.context.tenant_id)
         return self
 
@@ -328,9 +336,18 @@ def _check_names(collections: Sequence[Collection]) -> None:
                 f"Two models are named {collection.name!r}.", field="models", fix="Change one __collection__."
             )
         seen[collection.name] = collection
+    for collection in collections:
         for field in collection.fields.values():
-            if field.ref is not None and field.ref.collection not in {item.name for item in collections}:
-                raise ConfigurationError(
-                    f"{collection.name}.{field.name} refers to {field.ref.collection!r}, which is not in models.",
-                    field="models",
-                )
+            if field.ref is not None:
+                _check_reference(collection, field, seen.get(field.ref.collection))
+
+
+def _check_reference(collection: Collection, field: Field, target: Collection | None) -> None:
+    where = f"{collection.name}.{field.name}"
+    if target is None:
+        raise ConfigurationError(f"{where} refers to a collection that is not in models.", field="models")
+    if target.key.kind is not field.kind:
+        raise SchemaError(
+            f"{where} is {field.kind.value}, and the ids of {target.name!r} are {target.key.kind.value}.",
+            field=field.name,
+        )

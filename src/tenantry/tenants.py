@@ -41,6 +41,7 @@ from tenantry.types import Page, Record
 logger = logging.getLogger("tenantry.tenants")
 
 LEASE_SECONDS = 0.9
+LONGEST_LEASE = 1.0  # that the configuration allows to any process
 _MAX_CHANGES = 1_000
 _EPOCH_ROW = "tenants"
 
@@ -62,7 +63,7 @@ _STEPS: dict[TenantStatus, frozenset[TenantStatus]] = {
 }
 
 
-class Tenant(KeyedModel):
+class Tenant(KeyedModel, defer_build=True):
     """A tenant as the directory knows it."""
 
     __collection__ = "tenantry_tenants"
@@ -79,7 +80,7 @@ class Tenant(KeyedModel):
     change: Annotated[int, Indexed] = 0
 
 
-class _Epoch(KeyedModel):
+class _Epoch(KeyedModel, defer_build=True):
     """One row whose version counts the directory's changes. Changing it first makes commit order their order."""
 
     __collection__ = "tenantry_epoch"
@@ -88,7 +89,7 @@ class _Epoch(KeyedModel):
     id: str
 
 
-class _Secret(KeyedModel):
+class _Secret(KeyedModel, defer_build=True):
     """A secret that all processes on one database share."""
 
     __collection__ = "tenantry_secrets"
@@ -98,7 +99,7 @@ class _Secret(KeyedModel):
     value: bytes
 
 
-class AuditRecord(Model):
+class AuditRecord(Model, defer_build=True):
     """One piece of work across tenants, or one change of a tenant's status."""
 
     __collection__ = "tenantry_audit"
@@ -356,13 +357,18 @@ class TenantManager:
         """Mark a tenant for deletion: it is refused from now on, and :meth:`purge` may delete its data."""
         return await self._move(tenant_id, TenantStatus.DELETING, reason)
 
-    async def purge(self, tenant_id: str) -> PurgeCertificate:
+    async def purge(self, tenant_id: str, *, leave_others: bool = False) -> PurgeCertificate:
         """Delete every row of a tenant that was marked by :meth:`delete`, and prove that none is left.
 
         Waits until no process can hold a lease from before the mark.
 
+        Args:
+            tenant_id: The tenant.
+            leave_others: Leave rows in tables that belong to no model here, since another program looks after them.
+
         Raises:
             InvalidTransition: The tenant is not marked.
+            ConfigurationError: Rows of tenants may lie in tables of which no model is known here.
             PurgeIncomplete: Rows were left. The tenant stays marked; purge it again.
         """
         tenant = await self.get(tenant_id)
@@ -373,9 +379,11 @@ class TenantManager:
                 wanted=TenantStatus.PURGED.value,
                 fix=f'Mark it first: await sdk.tenants.delete("{tenant_id}", reason="…").',
             )
+        if not leave_others:
+            await self._check_others()
         started_at = dt.datetime.now(dt.UTC)
         marked_for = (started_at - tenant.status_since).total_seconds()
-        await asyncio.sleep(max(0.0, min(LEASE_SECONDS, LEASE_SECONDS - marked_for)))
+        await asyncio.sleep(max(0.0, min(LONGEST_LEASE, LONGEST_LEASE - marked_for)))
         deleted = await self._delete_rows(tenant_id)
         remaining = {name: row["remaining"] for name, row in deleted.items()}
         late = await self._delete_rows(tenant_id)
@@ -394,6 +402,15 @@ class TenantManager:
         return certificate
 
     # -- inside
+
+    async def _check_others(self) -> None:
+        others = await self._database.undeclared_tables()
+        if others:
+            raise ConfigurationError(
+                f"Rows would stay in {', '.join(others)}: they have a column tenant_id and are in no model.",
+                field="models",
+                fix="Open the SDK with all models; or, if another program looks after them, leave_others=True.",
+            )
 
     async def _delete_rows(self, tenant_id: str) -> dict[str, Record]:
         narrowed = SystemContext("purge", "tenantry", types.tenant_id(tenant_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -11,6 +12,24 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from tenantry.databases._dialect import SQLDialect
 from tenantry.errors import SchemaError
 from tenantry.schema import TENANT, Collection
+
+
+class ExistingColumn(NamedTuple):
+    """A column as the database describes it.
+
+    Attributes:
+        type: The type, in the database's own words.
+        nullable: Whether it may be null.
+        required: Whether an INSERT must name it.
+    """
+
+    type: str
+    nullable: bool
+    required: bool
+
+
+Existing = Mapping[tuple[str | None, str], Mapping[str, ExistingColumn]]
+"""The columns that exist, by schema and table."""
 
 
 class Tables(Mapping[str, sa.Table]):
@@ -97,19 +116,43 @@ class Tables(Mapping[str, sa.Table]):
             script.append((table, statements))
         return script
 
-    def differences(self, existing: dict[tuple[str | None, str], set[str]]) -> list[str]:
-        """Compare the columns that exist, by (schema, table), with those declared."""
+    def differences(self, existing: Existing) -> list[str]:
+        """Return how the tables that exist differ from those declared."""
         found = []
         for table in self.metadata.sorted_tables:
             columns = existing.get((table.schema, table.name))
             if columns is None:
                 found.append(f"table {table.fullname} is missing")
                 continue
-            declared = {column.name for column in table.columns}
-            found += [f"column {table.fullname}.{name} is missing" for name in sorted(declared - columns)]
-            required = columns - declared
-            found += [f"column {table.fullname}.{name} is not declared" for name in sorted(required)]
+            for column in table.columns:
+                difference = self._difference(column, columns.get(column.name))
+                found += [f"column {table.fullname}.{column.name} {difference}"] if difference else []
+            strangers = sorted(name for name in columns if name not in table.columns)
+            found += [
+                f"column {table.fullname}.{name} is required and not declared"
+                for name in strangers
+                if columns[name].required
+            ]
         return found
+
+    def _difference(self, column: sa.Column[Any], existing: ExistingColumn | None) -> str | None:
+        if existing is None:
+            return "is missing"
+        declared = _plain(column.type.compile(dialect=self._dialect.engine))
+        if _plain(existing.type) != declared:
+            return f"is {existing.type}, not {declared}"
+        if existing.nullable is not column.nullable:
+            return f"{'may' if existing.nullable else 'may not'} be null"
+        return None
+
+    def undeclared(self, existing: Existing) -> list[str]:
+        """Return the tables that hold rows of tenants and belong to no collection."""
+        declared = {(table.schema, table.name) for table in self._tables.values()}
+        return sorted(
+            name
+            for (schema, name), columns in existing.items()
+            if TENANT.name in columns and (schema, name) not in declared
+        )
 
     def violated(self, constraint: str) -> tuple[str, tuple[str, ...]] | None:
         """Return the collection and the fields of a constraint by its name, without the tenant."""
@@ -119,6 +162,10 @@ class Tables(Mapping[str, sa.Table]):
                     names = tuple(column.name for column in item.columns if column.name != "tenant_id")
                     return collection.name, names
         return None
+
+
+def _plain(type_name: str) -> str:
+    return type_name.lower().partition(" collate ")[0].replace(", ", ",")
 
 
 def _name(table: str, fields: Sequence[str], suffix: str) -> str:

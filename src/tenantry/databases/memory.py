@@ -55,6 +55,10 @@ class MemoryAdapter:
         """There is nothing to differ."""
         return []
 
+    async def undeclared_tables(self) -> list[str]:
+        """There is no table that no collection has made."""
+        return []
+
     async def attest(self) -> None:
         """Tenants are kept in dicts of their own; there is no shared table to leak."""
 

@@ -14,10 +14,11 @@ from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.dialect import PostgresDialect
-from tenantry.databases.postgres.findings import ExpectedTable, expected_table, refuse
+from tenantry.databases.postgres.findings import ExpectedTable, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.errors import (
@@ -39,6 +40,7 @@ from tenantry.schema import Collection
 from tenantry.types import Record
 
 _SCHEMA_LOCK = 0x7465_6E61_6E74  # "tenant"
+_BUILTIN_COLLATIONS = (17, 0)
 _CONTROL_POOL = 4
 _RAW_POOL = 4
 # The server nests comments and ends a line at a carriage return too. A comment inside of one is refused.
@@ -47,7 +49,8 @@ _STATEMENTS = frozenset(
     {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "EXPLAIN", "TABLE"}
 )
 _COLUMNS = """
-SELECT n.nspname AS schema, c.relname AS table, a.attname AS column
+SELECT n.nspname AS schema, c.relname AS table, a.attname AS column,
+  pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull, a.atthasdef
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
@@ -92,9 +95,12 @@ class PostgresAdapter:
 
     async def open(self, collections: Sequence[Collection]) -> None:
         """Connect as each role, and find out whether a pooler stands in between."""
-        self._compiler = Compiler(PostgresDialect(), collections)
         for pool in self._pools():
             await pool.open()
+        async with self._control.statement(None) as connection:
+            version = connection.get_server_version()
+        collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
+        self._compiler = Compiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
@@ -118,21 +124,19 @@ class PostgresAdapter:
         try:
             async with owner.transaction(None) as connection:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-                existing = await self._existing(connection)
+                existing = await _existing(connection)
                 roles = await self._roles()
                 for expected, (table, statements) in zip(
-                    self._expected(), self._compiler.tables.ddl(), strict=True
+                    expected_tables(self._compiler.tables), self._compiler.tables.ddl(), strict=True
                 ):
                     if (table.schema, table.name) in existing:
                         continue
                     for text in [*statements, *_defaults(expected), *expected.statements(roles)]:
                         await connection.execute(text)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
         finally:
             await owner.close()
-
-    def _expected(self) -> list[ExpectedTable]:
-        tables = self._compiler.tables
-        return [expected_table(table, tables.collection_of(table)) for table in tables.metadata.sorted_tables]
 
     async def _roles(self) -> policies.Roles:
         """Return the names of the four roles, as the URLs say them."""
@@ -146,24 +150,21 @@ class PostgresAdapter:
         raw = found.get("raw", f"{found['app'].removesuffix('_app')}_raw")
         return policies.Roles(owner=owner, app=found["app"], raw=raw, control=found["control"])
 
-    async def _existing(self, connection: Any) -> dict[tuple[str | None, str], set[str]]:
-        rows = await connection.fetch(_COLUMNS, ["public", PostgresDialect.schema])
-        found: dict[tuple[str | None, str], set[str]] = {}
-        for row in rows:
-            schema = None if row["schema"] == "public" else row["schema"]
-            found.setdefault((schema, row["table"]), set()).add(row["column"])
-        return found
-
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         async with self._control.statement(None) as connection:
-            return self._compiler.tables.differences(await self._existing(connection))
+            return self._compiler.tables.differences(await _existing(connection))
+
+    async def undeclared_tables(self) -> list[str]:
+        """Return the tables with rows of tenants that belong to no collection."""
+        async with self._control.statement(None) as connection:
+            return self._compiler.tables.undeclared(await _existing(connection))
 
     async def attest(self) -> None:
         """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
         roles = await self._roles()
         async with self._app.statement(None) as connection:
-            refuse(await inspect_database(connection, roles, self._expected()))
+            refuse(await inspect_database(connection, roles, expected_tables(self._compiler.tables)))
         await attest(self._app, self._compiler)
 
     # -- the executor
@@ -268,6 +269,8 @@ class PostgresAdapter:
 
     def _translated(self, error: Exception) -> TenantryError:
         """Return our error for the driver's; one that names a constraint says which fields it is about."""
+        if isinstance(error, asyncpg.InternalClientError) and "decoder" in str(error):
+            return InvalidQuery("a column has a type that cannot be read; cast it to text.", path="text")
         known = translate(error)
         if known is not None:
             return known
@@ -336,6 +339,16 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+async def _existing(connection: Any) -> Existing:
+    found: dict[tuple[str | None, str], dict[str, ExistingColumn]] = {}
+    for row in await connection.fetch(_COLUMNS, ["public", PostgresDialect.schema]):
+        schema = None if row["schema"] == "public" else row["schema"]
+        required = row["attnotnull"] and not row["atthasdef"]
+        described = ExistingColumn(row["type"], not row["attnotnull"], required)
+        found.setdefault((schema, row["table"]), {})[row["column"]] = described
+    return found
 
 
 def _defaults(expected: ExpectedTable) -> list[str]:

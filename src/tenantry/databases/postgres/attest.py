@@ -90,8 +90,9 @@ async def _plant(
         if record is None:
             logger.info("No canary for %s: a row that it must refer to does not exist yet.", collection.name)
             continue
-        for step in compiler.perform(context, Insert(collection, [record])):
-            await connection.execute(step.statement.text, *step.args)
+        if not await _insert(connection, compiler, context, collection, record):
+            logger.info("No canary for %s: a constraint of its own refuses the row.", collection.name)
+            continue
         found = compiler.fetch(context, collection, [record["id"]])
         if len(await connection.fetch(found.statement.text, *found.args)) != 1:
             raise AttestationFailed(
@@ -99,6 +100,20 @@ async def _plant(
             )
         planted[collection.name] = record
     return [(compiler.collections[name], record) for name, record in planted.items()]
+
+
+async def _insert(
+    connection: Any, compiler: Compiler, context: TenantContext, collection: Collection, record: Record
+) -> bool:
+    """Write the canary; return whether no constraint stood against it."""
+    step = next(compiler.perform(context, Insert(collection, [record])))
+    await connection.execute("SAVEPOINT canary")
+    try:
+        await connection.execute(step.statement.text, *step.args)
+    except asyncpg.IntegrityConstraintViolationError:
+        await connection.execute("ROLLBACK TO canary")
+        return False
+    return True
 
 
 async def _canary(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -51,11 +52,17 @@ _SPOILING = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, SealR
 # server is a replica by now. Another connection may do.
 _ESTRANGED = frozenset({"26000", "25006"})
 _STATEMENTS_KEPT = 1_000
+_STATEMENT_GONE = "26000"  # a prepared statement of ours is missing: somebody meddled with the session
 _LONGEST_CHAIN = 20
 
 
 class TenantConnection(_Connection):
-    """An asyncpg connection that remembers whether a command on it was ever cancelled or timed out."""
+    """An asyncpg connection with two habits more.
+
+    It remembers whether a command on it was ever cancelled or timed out, and it gives its prepared statements names
+    that nobody can guess: whoever injects SQL could otherwise prepare another statement under a name of ours, which
+    the next tenant would then run.
+    """
 
     __slots__ = ("tainted",)
 
@@ -68,6 +75,9 @@ class TenantConnection(_Connection):
         # the server in the background, and the cancellation may meet the next command instead.
         self.tainted = True
         super()._cancel_current_command(*args)  # type: ignore[misc]
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return f"tenantry_{prefix}_{secrets.token_hex(12)}"
 
 
 class Slot:
@@ -198,15 +208,12 @@ class Connector:
                 connection_class=TenantConnection,
                 **self._options,
             )
-        except (asyncpg.ClientConfigurationError, ValueError):
-            # No cause: asyncpg repeats parts of a URL that it cannot read, and the password may be one of them.
-            raise ConfigurationError(
-                "The database URL cannot be read.",
-                field="database.url",
-                fix="Use postgresql://role:password@host:port/database and percent-encode the password.",
-            ) from None
+        except asyncpg.ClientConfigurationError:
+            raise _unreadable_url() from None
         except DRIVER_ERRORS as error:
             raise self._unreachable(error) from error
+        except ValueError:
+            raise _unreadable_url() from None
         return connection
 
     async def _introduce(self, slot: Slot) -> None:
@@ -252,6 +259,15 @@ class Connector:
         return DatabaseUnavailable(f"Cannot connect to {self.where}: {str(error) or type(error).__name__}")
 
 
+def _unreadable_url() -> ConfigurationError:
+    # Raised without a cause: asyncpg repeats parts of a URL that it cannot read, and the password may be one of them.
+    return ConfigurationError(
+        "The database URL cannot be read.",
+        field="database.url",
+        fix="Use postgresql://role:password@host:port/database and percent-encode the password.",
+    )
+
+
 def describe(dsn: str) -> str:
     """Return ``role@host:port/database`` for messages, without the password."""
     try:
@@ -293,7 +309,7 @@ def _translate_refusal(error: asyncpg.PostgresError) -> TenantryError | None:
         "25P04",
     ):  # cancelled, or idle in a transaction, or the transaction was too long
         return OperationTimeout(f"The database gave up: {error}.")
-    if code.startswith(("08", "57P", "53300")):
+    if code.startswith(("08", "57P", "53300")) or code == _STATEMENT_GONE:
         return DatabaseUnavailable(f"The database connection was lost: {error}.")
     return None
 

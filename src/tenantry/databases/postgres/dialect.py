@@ -85,8 +85,9 @@ class PostgresDialect(SQLDialect):
             return field.enum
         if field.kind is Kind.JSON:
             return msgspec.json.decode
-        if field.kind is Kind.LIST:
-            return lambda text: field.normalise(msgspec.json.decode(text))
+        if field.kind is Kind.LIST and field.item is not None:
+            from_json = field.item.from_json
+            return lambda text: [from_json(item) for item in msgspec.json.decode(text)]
         return None
 
     def any_of(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from tenantry.databases._tables import Tables
 from tenantry.databases.postgres.policies import (
     Privilege,
     Roles,
@@ -89,6 +90,11 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
     return ExpectedTable(table.schema or "public", table.name, collection.scope)
+
+
+def expected_tables(tables: Tables) -> list[ExpectedTable]:
+    """Return how all tables are meant to be, those referred to first."""
+    return [expected_table(table, tables.collection_of(table)) for table in tables.metadata.sorted_tables]
 
 
 def refuse(findings: Iterable[Finding]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from tenantry.databases.postgres.findings import INIT_COMMAND, ExpectedTable, Finding, refuse
 from tenantry.databases.postgres.inspect_tables import inspect_tables
 from tenantry.databases.postgres.policies import Roles, quote
-from tenantry.databases.postgres.provision import unmet_rights
+from tenantry.databases.postgres.rights import unmet_rights
 from tenantry.databases.postgres.seal import seal_functions
 
 __all__ = [

@@ -40,18 +40,13 @@ async def inspect_tables(connection: Any, roles: Roles, expected: Sequence[Expec
     rows = {(row["schema"], row["name"]): row for row in await connection.fetch(_TABLES, *names)}
     tables = {row["oid"]: table for table in expected if (row := rows.get((table.schema, table.table)))}
     known = {row["rolname"] for row in await connection.fetch(_KNOWN, list(roles))}
-    catalog = _Catalog(roles, tables, {row["oid"]: row for row in rows.values()})
+    tenants = sorted({roles.app, roles.raw} & known)
+    catalog = _Catalog(roles, tables, {row["oid"]: row for row in rows.values()}, has_raw=roles.raw in known)
     oids = list(tables)
-    findings: list[Finding] = []
-    findings += (
-        catalog.security(await connection.fetch(_POLICIES, oids, roles.app, roles.raw))
-        if known >= set(roles)
-        else []
-    )
+    findings = catalog.security(await connection.fetch(_POLICIES, oids, tenants))
     findings += catalog.keys(await connection.fetch(_INDEXES, oids))
     findings += catalog.references(await connection.fetch(_REFERENCES, oids))
     findings += catalog.triggers(await connection.fetch(_TRIGGERS, oids))
-    tenants = sorted({roles.app, roles.raw} & known)
     findings += catalog.rights(await connection.fetch(_RIGHTS, oids, tenants))
     of_tenants = [oid for oid, table in tables.items() if table.kind != "shared"]
     views = await connection.fetch(_VIEWS, of_tenants, tenants)
@@ -66,8 +61,11 @@ async def inspect_tables(connection: Any, roles: Roles, expected: Sequence[Expec
 class _Catalog:
     """The expected tables that exist, by oid, and the checks on them."""
 
-    def __init__(self, roles: Roles, tables: Mapping[int, ExpectedTable], rows: Mapping[int, Any]) -> None:
+    def __init__(
+        self, roles: Roles, tables: Mapping[int, ExpectedTable], rows: Mapping[int, Any], *, has_raw: bool
+    ) -> None:
         self._roles = roles
+        self._has_raw = has_raw
         self._tables = tables
         self._rows = rows
 
@@ -97,7 +95,7 @@ class _Catalog:
         scoped = {APP_POLICY: self._roles.app, RAW_POLICY: self._roles.raw}
         wanted = {
             APP_POLICY: table.kind == "tenant" or bool(table.app),
-            RAW_POLICY: table.kind == "tenant" and table.raw,
+            RAW_POLICY: table.kind == "tenant" and table.raw and self._has_raw,
         }
         findings = []
         for name, role in scoped.items():
@@ -271,7 +269,7 @@ _POLICIES: Final = """
 SELECT p.polrelid AS oid, p.polname AS name, p.polpermissive AS permissive, p.polcmd::text AS command,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS using, pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS check,
   ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.oid = ANY(p.polroles)) AS roles,
-  (SELECT pg_catalog.string_agg(role, ' and ') FROM pg_catalog.unnest(ARRAY[$2, $3]) role
+  (SELECT pg_catalog.string_agg(role, ' and ') FROM pg_catalog.unnest($2::text[]) role
     WHERE 0 = ANY(p.polroles) OR EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) target
       WHERE target <> 0 AND pg_catalog.pg_has_role(role, target, 'MEMBER'))) AS applies
 FROM pg_catalog.pg_policy p WHERE p.polrelid = ANY($1::oid[]) ORDER BY p.polname"""

@@ -15,13 +15,15 @@ advisory locks, visible to all in ``pg_locks``          the functions are revoke
 statement texts in ``pg_stat_activity``                 ``track_activities`` is off for app and raw
 statement texts in ``pg_stat_statements``               its function is revoked from PUBLIC
 cancelling or killing another tenant's statement        ``pg_cancel_backend``, ``pg_terminate_backend`` are revoked
+another statement under the name of a prepared one      names are random, and ``pg_prepared_statements`` is closed
 messages forged into logical decoding                   ``pg_logical_emit_message`` is revoked
 later functions of the owner                            EXECUTE is no longer granted to PUBLIC by default
 ======================================================  =========================================================
 
 PostgreSQL offers no right to take away for these, so the SDK refuses or wipes them on its side:
 
-- Settings, prepared statements, cursors, ``LISTEN``: discarded before the connection is used again.
+- Settings, prepared statements, cursors, ``LISTEN``: discarded after a user's own SQL. Not after our own statements:
+  what SQL injected into one of those sets, such as a timeout, stays until the connection closes, and opens nothing.
 - ``ALTER ROLE`` on oneself (settings, even the password), ``NOTIFY``, ``ALTER DEFAULT PRIVILEGES``, ``LOCK TABLE``: a
   user's own SQL must be one SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH or EXPLAIN, sent through the extended
   protocol, which takes one statement at a time. None of those can be reached from inside of one.
@@ -38,15 +40,16 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.parse import quote as percent
 
 import asyncpg
 
 from tenantry.databases.postgres.policies import Roles, quote, quote_literal, trigger_functions
+from tenantry.databases.postgres.rights import Unmet, grant_rights, unmet_rights
 from tenantry.databases.postgres.seal import SealKey, seal_functions, seal_tables
 from tenantry.errors import ConfigurationError, DatabaseUnavailable
 
@@ -59,20 +62,6 @@ _VARIABLES: Final = {
     "raw": "TENANTRY_DATABASE_RAW_URL",
     "owner": "TENANTRY_DATABASE_OWNER_URL",
 }
-
-
-class Unmet(NamedTuple):
-    """Something that the admin role may not do.
-
-    Attributes:
-        what: What was not done.
-        consequence: What remains possible because of it.
-        fix: The SQL that a more powerful role can run.
-    """
-
-    what: str
-    consequence: str
-    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +241,11 @@ async def _provision(
 ) -> tuple[dict[str, str], SealKey, str]:
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     passwords = await _roles(connection, roles, reset_passwords)
-    system = await _system_identifier(connection)
-    await _rights(connection, roles, schema, harden)
+    await grant_rights(connection, roles, schema, harden=harden)
     await connection.execute(f"SET LOCAL ROLE {quote(roles.owner)}")
+    system = await _system_identifier(connection)
     key = await _seal(connection, roles, system)
     await connection.execute("RESET ROLE")
-    await _untrack(connection, roles)
     return passwords, key, system
 
 
@@ -303,42 +291,6 @@ async def _is_member(connection: Any, member: str, role: str) -> bool:
     return bool(found)
 
 
-async def _rights(connection: Any, roles: Roles, schema: str, harden: bool) -> None:
-    database = quote(await connection.fetchval("SELECT current_database()"))
-    owner, namespace = quote(roles.owner), quote(schema)
-    others = ", ".join(quote(role) for role in (roles.app, roles.raw, roles.control))
-    everyone = f"{owner}, {others}"
-    await _run(
-        connection,
-        f"GRANT CONNECT ON DATABASE {database} TO {everyone}",
-        f"CREATE SCHEMA IF NOT EXISTS {namespace} AUTHORIZATION {owner}",
-        f"CREATE SCHEMA IF NOT EXISTS tenantry AUTHORIZATION {owner}",
-        f"GRANT USAGE, CREATE ON SCHEMA {namespace} TO {owner}",
-        f"GRANT USAGE ON SCHEMA {namespace}, tenantry TO {others}",
-        f"REVOKE CREATE ON SCHEMA {namespace}, tenantry FROM PUBLIC, {others}",
-    )
-    if not harden:
-        return
-    await _run(
-        connection,
-        f"REVOKE CREATE ON SCHEMA public FROM PUBLIC, {others}",
-        f"REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC, {others}",
-        f"GRANT TEMPORARY ON DATABASE {database} TO {owner}",
-    )
-    for row in await connection.fetch(_TRUSTED_LANGUAGES):
-        await _run(connection, *_take_away(f"USAGE ON LANGUAGE {quote(row['lanname'])}", roles, ("owner",)))
-    for group in FUNCTION_GROUPS:
-        for row in await connection.fetch(_GROUP_QUERY, group.schema, group.pattern):
-            await _run(connection, *_take_away(f"EXECUTE ON FUNCTION {row['signature']}", roles, group.keep))
-
-
-def _take_away(right: str, roles: Roles, keep: Sequence[str]) -> list[str]:
-    """Return what revokes a right from everybody, ourselves included, and gives it back to a few."""
-    others = ", ".join(quote(role) for role in (roles.app, roles.raw, roles.control))
-    few = ", ".join(quote(getattr(roles, name, name)) for name in keep)
-    return [f"REVOKE {right} FROM PUBLIC, {others}", f"GRANT {right} TO {few}"]
-
-
 async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
     """As the owner: the schema's contents. Return the newest valid key, made if there is none."""
     await connection.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
@@ -354,11 +306,6 @@ async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
     )
     newest = await connection.fetchrow(_NEWEST_KEY)
     return await add_seal_key(connection) if newest is None else _key(newest)
-
-
-async def _untrack(connection: Any, roles: Roles) -> None:
-    for role in (roles.app, roles.raw):
-        await _run(connection, f"ALTER ROLE {quote(role)} SET track_activities = off")
 
 
 async def _system_identifier(connection: Any) -> str:
@@ -378,74 +325,6 @@ async def _system_identifier(connection: Any) -> str:
         return str(secrets.randbits(63))
 
 
-async def _run(connection: Any, *statements: str) -> None:
-    """Run what the admin role may run; :func:`_verify` finds out what it may not."""
-    for statement in statements:
-        try:
-            async with connection.transaction():
-                await connection.execute(statement)
-        except asyncpg.InsufficientPrivilegeError:
-            pass
-
-
-# --- what must hold afterwards -------------------------------------------------------------------------------------
-
-
-class FunctionGroup(NamedTuple):
-    """Functions that PUBLIC has and a user's own SQL must not have."""
-
-    name: str
-    schema: str | None
-    pattern: str
-    keep: tuple[str, ...]
-    consequence: str
-
-
-FUNCTION_GROUPS: Final = (
-    FunctionGroup(
-        "large objects",
-        "pg_catalog",
-        r"^(lo_.*|loread|lowrite)$",
-        ("owner",),
-        "One tenant's SQL can leave a large object that another tenant's SQL reads.",
-    ),
-    FunctionGroup(
-        "advisory locks",
-        "pg_catalog",
-        r"^pg_(try_)?advisory_(xact_)?(un)?lock(_shared)?$",
-        ("owner", "control", "pg_database_owner"),
-        "One tenant's SQL can hold a lock, or leave a number in pg_locks, that another tenant's SQL meets.",
-    ),
-    FunctionGroup(
-        "notifications",
-        "pg_catalog",
-        "^pg_notify$",
-        ("owner", "control", "app"),
-        "One tenant's SQL can send text to whoever listens on this database.",
-    ),
-    FunctionGroup(
-        "signals",
-        "pg_catalog",
-        "^pg_(cancel|terminate)_backend$",
-        ("owner", "control", "pg_signal_backend"),
-        "One tenant's SQL can cancel another tenant's statement.",
-    ),
-    FunctionGroup(
-        "logical messages",
-        "pg_catalog",
-        "^pg_logical_emit_message$",
-        ("owner", "control"),
-        "One tenant's SQL can forge messages for whoever decodes the log.",
-    ),
-    FunctionGroup(
-        "statement statistics",
-        None,
-        "^pg_stat_statements$",
-        ("pg_read_all_stats",),
-        "One tenant's SQL can read the statement texts of another's.",
-    ),
-)
-
 _NEWEST_KEY: Final = """SELECT kid, inner_pad FROM tenantry.seal_keys
 WHERE retired_at IS NULL ORDER BY created_at DESC, kid LIMIT 1"""
 # 256 of the 488 random bits of four UUIDs, from the server's strong source; the pads as in RFC 2104, section 2.
@@ -460,98 +339,6 @@ SELECT 'k' || left(replace(gen_random_uuid()::text, '-', ''), 12),
   string_agg(set_byte('\\x00', 0, get_byte(block, i) # 92), ''::bytea ORDER BY i)
 FROM padded, generate_series(0, 63) i
 RETURNING kid, inner_pad"""
-_TRUSTED_LANGUAGES: Final = "SELECT lanname FROM pg_language WHERE lanpltrusted AND lanname <> 'sql'"
-_ANY_ROLE: Final = "SELECT bool_or({condition}) FROM unnest($1::text[]) role"
-_GROUP_QUERY: Final = """SELECT p.oid, p.oid::regprocedure::text AS signature
-FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE ($1::text IS NULL OR n.nspname = $1) AND p.proname ~ $2 AND p.prokind = 'f' ORDER BY 2"""
-
-
-async def unmet_rights(connection: Any, roles: Roles, schema: str) -> list[Unmet]:
-    """Return what of the rights described above does not hold.
-
-    Args:
-        connection: An asyncpg connection of any role.
-        roles: The names of the roles.
-        schema: Where the tables of the models live.
-    """
-    database = await connection.fetchval("SELECT current_database()")
-    trusted = [row["lanname"] for row in await connection.fetch(_TRUSTED_LANGUAGES)]
-    return [
-        *[
-            Unmet(
-                f"CREATE on schema {namespace} is granted to PUBLIC or to a tenant role",
-                "A tenant's own SQL can leave tables and functions for another tenant.",
-                f"REVOKE CREATE ON SCHEMA {quote(namespace)} FROM PUBLIC",
-            )
-            for namespace in sorted({schema, "public", "tenantry"})
-            if await _any_role(connection, "has_schema_privilege(role, $2, 'CREATE')", roles, namespace)
-        ],
-        *[
-            Unmet(
-                f"{privilege} on the database is granted to PUBLIC or to a tenant role",
-                "A tenant's own SQL can make schemas or temporary tables; only the latter are discarded after use.",
-                f"REVOKE {privilege} ON DATABASE {quote(database)} FROM PUBLIC",
-            )
-            for privilege in ("CREATE", "TEMPORARY")
-            if await _any_role(
-                connection, f"has_database_privilege(role, $2, '{privilege}')", roles, database
-            )
-        ],
-        *[
-            Unmet(
-                f"USAGE on language {language} is granted to PUBLIC",
-                "DO blocks are possible in SQL that reaches the server past the SDK's own check.",
-                "; ".join(_take_away(f"USAGE ON LANGUAGE {quote(language)}", roles, ("owner",))),
-            )
-            for language in trusted
-            if await _any_role(connection, "has_language_privilege(role, $2, 'USAGE')", roles, language)
-        ],
-        *await _open_functions(connection, roles),
-        *await _tracked(connection, roles),
-    ]
-
-
-async def _open_functions(connection: Any, roles: Roles) -> list[Unmet]:
-    unmet = []
-    for group in FUNCTION_GROUPS:
-        rows = await connection.fetch(_GROUP_QUERY, group.schema, group.pattern)
-        still = [
-            row["signature"]
-            for row in rows
-            if await connection.fetchval(
-                "SELECT has_function_privilege($1, $2::oid, 'EXECUTE')", roles.raw, row["oid"]
-            )
-        ]
-        if still:
-            right = f"EXECUTE ON FUNCTION {', '.join(still)}"
-            fix = "; ".join(_take_away(right, roles, group.keep))
-            unmet.append(Unmet(f"{group.name}: EXECUTE is granted to PUBLIC", group.consequence, fix))
-    return unmet
-
-
-async def _tracked(connection: Any, roles: Roles) -> list[Unmet]:
-    unmet = []
-    for role in (roles.app, roles.raw):
-        settings = await connection.fetchval("SELECT rolconfig FROM pg_roles WHERE rolname = $1", role)
-        if "track_activities=off" not in (settings or ()):
-            unmet.append(
-                Unmet(
-                    f"track_activities is on for {role}",
-                    "SQL of one tenant can read in pg_stat_activity the statements that other tenants run as this "
-                    "role, with every value that is written into the text.",
-                    f"ALTER ROLE {quote(role)} SET track_activities = off",
-                )
-            )
-    return unmet
-
-
-async def _any_role(connection: Any, condition: str, roles: Roles, subject: str) -> bool:
-    """Whether ``condition`` holds for one of the roles that have no business to own anything."""
-    names = [roles.app, roles.raw, roles.control]
-    return bool(await connection.fetchval(_ANY_ROLE.format(condition=condition), names, subject))
-
-
 # --- URLs ----------------------------------------------------------------------------------------------------------
 
 

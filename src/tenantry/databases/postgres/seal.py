@@ -91,7 +91,7 @@ class SealKey:
             raise ConfigurationError(
                 "The seal key has the form kid:base64.",
                 field="seal_key",
-                fix="Copy TENANTRY_SEAL_KEY as `tenantry init` printed it.",
+                fix="Copy TENANTRY_DATABASE_SEAL_KEY as `tenantry init` printed it.",
             )
         return cls(kid, secret)
 
@@ -140,7 +140,7 @@ class Sealer:
             raise ConfigurationError(
                 "No seal key was given.",
                 field="seal_key",
-                fix="Set TENANTRY_SEAL_KEY as `tenantry init` printed it.",
+                fix="Set TENANTRY_DATABASE_SEAL_KEY as `tenantry init` printed it.",
             )
         self.keys = tuple(keys)
         inner, outer = self.keys[0].pads()

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
 from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.sqlite.connection import (
     Connection,
     abandon,
@@ -45,6 +46,10 @@ from tenantry.types import Record
 T = TypeVar("T")
 
 _OLDEST = (3, 35, 0)  # RETURNING
+_COLUMNS = """
+SELECT m.name, c.name, c.type, c."notnull", c.dflt_value
+FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+"""
 _LATE_FOREIGN_KEY = "FOREIGN KEY constraint failed"
 
 
@@ -114,19 +119,11 @@ class SQLiteAdapter:
 
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
+        return self._compiler.tables.differences(await self._write(_existing))
 
-        def columns(connection: Connection) -> dict[tuple[str | None, str], set[str]]:
-            query = (
-                "SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c "
-                "WHERE m.type = 'table'"
-            )
-            found: dict[tuple[str | None, str], set[str]] = {}
-            with connection.trusted():
-                for table, column in connection.raw.execute(query):
-                    found.setdefault((None, table), set()).add(column)
-            return found
-
-        return self._compiler.tables.differences(await self._write(columns))
+    async def undeclared_tables(self) -> list[str]:
+        """Return the tables with rows of tenants that belong to no collection."""
+        return self._compiler.tables.undeclared(await self._write(_existing))
 
     async def attest(self) -> None:
         """Prove that the authorizer refuses every tenant table outside compiled statements."""
@@ -166,13 +163,13 @@ class SQLiteAdapter:
         def unit(connection: Connection) -> list[list[Record]]:
             return in_transaction(connection, lambda: self._perform(connection, context, writes))
 
-        async with self._turn:
+        async with self._my_turn():
             return await self._write(unit)
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
-        async with self._turn:
+        async with self._my_turn():
             unit = _Transaction(self, context)
             try:
                 await self._write(lambda connection: connection.control("BEGIN IMMEDIATE"))
@@ -184,6 +181,21 @@ class SQLiteAdapter:
                 # the next holder of the turn asks for comes after it.
                 if not self._closed:
                     self._writer_thread.submit(lambda: abandon(self._writer()))
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """Wait for the one writer, but not for ever."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise OperationTimeout(
+                "Another transaction holds SQLite's one writer.", fix="Keep transactions short."
+            ) from None
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Refused: SQLite has no role that would hold a foreign statement to the tenant."""
@@ -281,6 +293,15 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _existing(connection: Connection) -> Existing:
+    found: dict[tuple[str | None, str], dict[str, ExistingColumn]] = {}
+    with connection.trusted():
+        for table, column, type_name, not_null, default in connection.raw.execute(_COLUMNS):
+            described = ExistingColumn(type_name, not not_null, bool(not_null) and default is None)
+            found.setdefault((None, table), {})[column] = described
+    return found
 
 
 def _translated(job: Callable[[Connection], T], connection: Callable[[], Connection]) -> T:

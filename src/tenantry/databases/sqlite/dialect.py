@@ -54,8 +54,9 @@ class SQLiteDialect(SQLDialect):
             return _decimal_decoder(field)
         if field.kind is Kind.ENUM:
             return field.enum
-        if field.kind is Kind.LIST:
-            return lambda text: field.normalise(msgspec.json.decode(text))
+        if field.kind is Kind.LIST and field.item is not None:
+            from_json = field.item.from_json
+            return lambda text: [from_json(item) for item in msgspec.json.decode(text)]
         return _DECODERS.get(field.kind)
 
     def any_of(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
