@@ -72,6 +72,7 @@ class Runtime:
     hooks: Hooks
     cursors: CursorSigner
     coalescer: Coalescer | None
+    logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
 
     def collection(self, target: object) -> tuple[Collection, bool]:
@@ -116,7 +117,7 @@ class DataManager:
         Raises:
             NotFound: This tenant has no such row. Another tenant's row is not found either.
         """
-        found, typed = self._runtime.collection(collection)
+        found, typed = self._readable(collection)
         scope = await self._admitted(context)
         _check_typed(found, scope, typed)
         key = _key(found, id)
@@ -217,7 +218,7 @@ class DataManager:
         Raises:
             InvalidQuery: With the path to the fault.
         """
-        found, typed = self._runtime.collection(collection)
+        found, typed = self._readable(collection)
         shape = Shape(found, fields, into, include, distinct)
         query = Query(
             found,
@@ -259,7 +260,7 @@ class DataManager:
         context: Context | None = None,
     ) -> int:
         """Return how many rows there are, or meet ``where``."""
-        found, _ = self._runtime.collection(collection)
+        found, _ = self._readable(collection)
         query = Query(found, (), parse_where(found, where))
         scope = await self._admitted(context)
         started = time.perf_counter()
@@ -279,7 +280,7 @@ class DataManager:
         context: Context | None = None,
     ) -> bool:
         """Return whether any row meets ``where``."""
-        found, _ = self._runtime.collection(collection)
+        found, _ = self._readable(collection)
         query = Query(found, (found.key,), parse_where(found, where), limit=1)
         scope = await self._admitted(context)
         started = time.perf_counter()
@@ -564,6 +565,14 @@ class DataManager:
             raise
         self._after("sql", None, scope, started, rows=len(rows))
         return rows
+
+    def _readable(self, target: object) -> tuple[Collection, bool]:
+        """Return what ``target`` stands for; the system also reads the audit log, by its name."""
+        if isinstance(self._context, SystemContext) and isinstance(target, str):
+            log = self._runtime.logs.get(target)
+            if log is not None:
+                return log, False
+        return self._runtime.collection(target)
 
     # -- who asks
 

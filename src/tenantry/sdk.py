@@ -30,6 +30,7 @@ from tenantry.ports import Capability, DatabaseAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, Field, KeyedModel, collection_of
 from tenantry.tenants import (
+    AUDIT,
     CONTROL_COLLECTIONS,
     TenantLease,
     TenantManager,
@@ -41,6 +42,8 @@ from tenantry.tenants import (
 from tenantry.types import tenant_id
 
 P = TypeVar("P")
+
+_LOGS = {AUDIT.name: AUDIT}
 
 Event = Literal["health.degraded", "health.recovered"]
 Health = dict[str, dict[str, Any]]
@@ -176,7 +179,7 @@ class MultiTenantSDK:
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
         )
         coalescer = Coalescer(database.fetch) if performance.coalesce else None
-        runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer)
+        runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
         self._database, self._lease, self._runtime = database, lease, runtime
         self._tenants = TenantManager(database, lease, everything, cursors)
         self._data = DataManager(runtime)
@@ -253,7 +256,8 @@ class MultiTenantSDK:
     ) -> AsyncIterator[SystemHandle]:
         """Work across tenants, recorded in the audit log before it begins.
 
-        It reads every tenant's rows as records that carry ``tenant_id``, and writes shared collections.
+        It reads every tenant's rows as records that carry ``tenant_id``, writes shared collections, and reads the
+        audit log itself under the name ``tenantry_audit``.
 
         Args:
             reason: Why; kept in the audit log.
@@ -301,9 +305,10 @@ class MultiTenantSDK:
 
     async def get_health(self) -> Health:
         """Ask each service whether it works: ``{"database": {"status": "ok", "seconds": …}, …}``."""
-        database = self._opened(self._database)
+        self._opened(self._database)
         health: Health = {}
-        for service, probe in (("database", database.check_schema), ("directory", self._probe_directory)):
+        probes = {"database": self._probe_database, "directory": self._probe_directory}
+        for service, probe in probes.items():
             started = time.perf_counter()
             try:
                 await probe()
@@ -312,6 +317,13 @@ class MultiTenantSDK:
                 health[service] = {"status": "degraded", "error": str(error)}
             self._announce(service, degraded=health[service]["status"] != "ok")
         return health
+
+    async def _probe_database(self) -> None:
+        differences = await self._opened(self._database).check_schema()
+        if differences:
+            raise SchemaMismatch(
+                differences, fix="Restart the application, which checks its tables at the start."
+            )
 
     async def _probe_directory(self) -> None:
         await self.tenants.list(limit=1)
@@ -346,6 +358,8 @@ def _check_reference(collection: Collection, field: Field, target: Collection | 
     where = f"{collection.name}.{field.name}"
     if target is None:
         raise ConfigurationError(f"{where} refers to a collection that is not in models.", field="models")
+    if target.scope == "tenant" and collection.scope != "tenant":
+        raise SchemaError(f"{where}: shared rows cannot refer to a tenant's rows.", field=field.name)
     if target.key.kind is not field.kind:
         raise SchemaError(
             f"{where} is {field.kind.value}, and the ids of {target.name!r} are {target.key.kind.value}.",

@@ -21,6 +21,7 @@ from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import ExpectedTable, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
+from tenantry.databases.postgres.purge import check_sight, settle
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -76,6 +77,7 @@ class PostgresAdapter:
     def __init__(self, config: DatabaseConfig) -> None:
         keys = _required(config, "seal_key")
         control_url = _required(config, "control_url")
+        self._timeout = config.timeout
         self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
         timeouts: dict[str, Any] = {
             "acquire_timeout": config.acquire_timeout,
@@ -194,6 +196,11 @@ class PostgresAdapter:
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
+        purged = [write.collection.name for write in writes if isinstance(write, Purge)]
+        if purged:
+            tables = [self._compiler.tables[name] for name in purged]
+            await check_sight(self._control, [policies.table_name(table.schema, table.name) for table in tables])
+            await settle(self._control, self._timeout)
         pool, tenant = self._scope(context)
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
