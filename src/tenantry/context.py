@@ -43,6 +43,7 @@ class TenantContext:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tenant_id", tenant_id(self.tenant_id))
         if self.user_id is None and not self.claims:
+            object.__setattr__(self, "claims", _NO_CLAIMS)
             return
         try:
             frozen = msgspec.json.encode([self.user_id, dict(self.claims)], order="deterministic")

@@ -664,9 +664,9 @@ class DataManager:
         scope = await self._admitted(context)
         ids, changes = _touched(writes[0])
         operation = Operation(verb, found, scope, ids, changes)
-        everything = [*writes, *self._runtime.hooks.within(operation)]
         started = time.perf_counter()
         try:
+            everything = [*writes, *self._runtime.hooks.within(operation)]
             if idempotency_key is None:
                 rows = (await self._executor.execute(scope, everything))[0]
             else:

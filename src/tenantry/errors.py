@@ -43,7 +43,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class TenantryError(Exception):
@@ -61,6 +62,17 @@ class TenantryError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}" if self.fix else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., TenantryError], tuple[Any, ...]]:
+        # The constructors take keywords, of which pickle and copy know nothing.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(cls: type[TenantryError], args: tuple[Any, ...], state: dict[str, Any]) -> TenantryError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(TenantryError, ValueError):

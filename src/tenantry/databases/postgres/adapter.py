@@ -154,8 +154,11 @@ class PostgresAdapter:
 
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
-        async with self._control.statement(None) as connection:
-            return self._compiler.tables.differences(await _existing(connection))
+        try:
+            async with self._control.statement(None) as connection:
+                return self._compiler.tables.differences(await _existing(connection))
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
 
     async def undeclared_tables(self) -> list[str]:
         """Return the tables with rows of tenants that belong to no collection."""
@@ -196,19 +199,22 @@ class PostgresAdapter:
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
-        purged = [write.collection.name for write in writes if isinstance(write, Purge)]
-        if purged:
-            tables = [self._compiler.tables[name] for name in purged]
-            await check_sight(self._control, [policies.table_name(table.schema, table.name) for table in tables])
-            await settle(self._control, self._timeout)
         pool, tenant = self._scope(context)
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
         try:
+            await self._prepare_to_purge([write.collection for write in writes if isinstance(write, Purge)])
             async with block as connection:
                 return await self._perform(connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    async def _prepare_to_purge(self, collections: Sequence[Collection]) -> None:
+        if collections:
+            tables = [self._compiler.tables[collection.name] for collection in collections]
+            names = [policies.table_name(table.schema, table.name) for table in tables]
+            await check_sight(self._control, names)
+            await settle(self._control, self._timeout)
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:

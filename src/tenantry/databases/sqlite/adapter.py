@@ -91,7 +91,9 @@ class SQLiteAdapter:
                 connection.raw.execute("PRAGMA journal_mode=WAL")
                 connection.raw.execute(f"PRAGMA synchronous={self._durability}")
         except sqlite3.OperationalError as error:
-            raise DatabaseUnavailable(f"SQLite cannot open {self._path}: {error}.") from error
+            raise DatabaseUnavailable(
+                f"SQLite cannot open {self._path}: {error}.", fix="Its folder must exist and be writable."
+            ) from error
         connection.restrict()
         self._connections.append(connection)
         return connection
@@ -322,7 +324,7 @@ def _path_of(url: str) -> str:
     path = rest.removeprefix("/")
     if scheme != "sqlite" or not rest.startswith("/") or path in ("", ":memory:"):
         raise ConfigurationError(
-            f"{url!r} names no SQLite file.",
+            "The URL names no SQLite file.",
             field="database.url",
             fix="Write sqlite:///relative.db or sqlite:////absolute.db; for nothing on disk use memory://.",
         )
