@@ -741,6 +741,8 @@ class DataManager:
 
     def _instance(self, target: Any, record: Mapping[str, Any] | None) -> tuple[Collection, bool, KeyedModel]:
         if isinstance(target, KeyedModel):
+            if record is not None:
+                raise InvalidRecord("an instance is the record; give no other beside it.", field="record")
             found, _ = self._runtime.collection(type(target))
             return found, True, target
         found, typed = self._runtime.collection(target)

@@ -154,23 +154,28 @@ class PostgresAdapter:
 
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
-        try:
-            async with self._control.statement(None) as connection:
-                return self._compiler.tables.differences(await _existing(connection))
-        except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+        return self._compiler.tables.differences(await self._existing())
 
     async def undeclared_tables(self) -> list[str]:
         """Return the tables with rows of tenants that belong to no collection."""
-        async with self._control.statement(None) as connection:
-            return self._compiler.tables.undeclared(await _existing(connection))
+        return self._compiler.tables.undeclared(await self._existing())
+
+    async def _existing(self) -> Existing:
+        try:
+            async with self._control.statement(None) as connection:
+                return await _existing(connection)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
 
     async def attest(self) -> None:
         """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
-        roles = await self._roles()
-        async with self._app.statement(None) as connection:
-            refuse(await inspect_database(connection, roles, expected_tables(self._compiler.tables)))
-        await attest(self._app, self._compiler)
+        try:
+            roles = await self._roles()
+            async with self._app.statement(None) as connection:
+                refuse(await inspect_database(connection, roles, expected_tables(self._compiler.tables)))
+            await attest(self._app, self._compiler)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
 
     # -- the executor
 

@@ -287,13 +287,17 @@ class Isolation(Setting):
         reason = fresh("why")
         id = acme.context.tenant_id
         async with sdk.system(reason=reason, actor="ops", tenant=id) as system:
-            found = await sdk._database.select(system.context, _audited(reason))  # type: ignore[union-attr]
+            found = await system.data.read("tenantry_audit", {"reason": reason})
             assert [(row["actor"], row["action"], row["tenant"]) for row in found] == [("ops", "system", id)]
         with pytest.raises(KeyError):
-            async with sdk.system(reason=reason):
-                raise KeyError
+            await self._failed(sdk, reason)
         async with sdk.system(reason="look") as system:
-            assert len(await sdk._database.select(system.context, _audited(reason))) == 2  # type: ignore[union-attr]
+            assert await system.data.count("tenantry_audit", {"reason": reason}) == 2
+
+    @staticmethod
+    async def _failed(sdk: MultiTenantSDK, reason: str) -> None:
+        async with sdk.system(reason=reason):
+            raise KeyError
 
     async def test_changes_of_status_are_recorded_with_their_reason(
         self, sdk: MultiTenantSDK, acme: TenantHandle
@@ -301,8 +305,22 @@ class Isolation(Setting):
         reason = fresh("why")
         await sdk.tenants.suspend(acme.context.tenant_id, reason=reason)
         async with sdk.system(reason="look") as system:
-            found = await sdk._database.select(system.context, _audited(reason))  # type: ignore[union-attr]
+            found = await system.data.read("tenantry_audit", {"reason": reason})
         assert [(row["action"], row["tenant"]) for row in found] == [("suspended", acme.context.tenant_id)]
+
+    async def test_nobody_writes_the_audit_log_by_hand(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
+        async with sdk.system(reason="look") as system:
+            row = (await system.data.read("tenantry_audit", order_by="-created_at", limit=1))[0]
+            for data in (system.data, acme.data):
+                for call in (
+                    data.create("tenantry_audit", {"reason": "forged", "action": "none"}),
+                    data.update("tenantry_audit", row["id"], {"reason": "other"}),
+                    data.upsert("tenantry_audit", {"id": row["id"], "reason": "other", "action": "none"}),
+                    data.delete("tenantry_audit", row["id"]),
+                ):
+                    with pytest.raises(UnknownCollection):
+                        await call
+            assert await system.data.get("tenantry_audit", row["id"]) == row
 
     @pytest.mark.parametrize("reason", ["", "   ", "\n"])
     async def test_the_system_says_why(self, sdk: MultiTenantSDK, reason: str) -> None:

@@ -13,6 +13,7 @@ from tenantry.config import load_settings
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import (
     Closed,
+    ConfigurationError,
     Conflict,
     ContextMismatch,
     IsolationError,
@@ -221,6 +222,26 @@ class Ports(Setting):
         await adapter.close()
         with pytest.raises(Closed):
             await adapter.fetch(TenantContext(fresh("x")), NOTES, ["n"])  # type: ignore[arg-type]
+
+    async def test_a_purge_knows_when_it_does_not_know_every_table(
+        self, sdk: MultiTenantSDK, database_config: Mapping[str, Any]
+    ) -> None:
+        """A program that has only some of the models must not certify that nothing is left."""
+        needs(sdk, Capability.MULTI_PROCESS)
+        acme = await self.new_tenant(sdk, "acme")
+        id = acme.context.tenant_id
+        await acme.data.create(Author(name="a"))
+        assert await self.adapter(sdk).undeclared_tables() == []
+        await sdk.tenants.delete(id, reason="test")
+        async with self.open_database(database_config, models=[Note]) as narrow:
+            others = await self.adapter(narrow).undeclared_tables()
+            assert {"authors", "books", "samples"} <= set(others)
+            assert not set(others) & {"notes", "countries"}
+            with pytest.raises(ConfigurationError):
+                await narrow.tenants.purge(id)
+            assert "authors" not in (await narrow.tenants.purge(id, leave_others=True)).deleted
+        async with sdk.system(reason="look", tenant=id) as system:
+            assert await system.data.count(Author) == 1
 
     # -- hooks that write
 
