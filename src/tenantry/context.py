@@ -7,17 +7,20 @@ GraphQL, job runners) bind an ambient context, with :func:`use_context`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 
 from tenantry.errors import ConfigurationError, ContextMismatch
 from tenantry.types import TenantId, tenant_id
+
+T = TypeVar("T")
+Bound = TypeVar("Bound", "TenantContext", "TenantContext | None")
 
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
@@ -74,12 +77,23 @@ class SystemContext:
 
 Context = TenantContext | SystemContext
 
-_current: ContextVar[TenantContext | None] = ContextVar("tenantry_context", default=None)
+
+class _Binding:
+    """One block of :func:`use_context`; compared by identity, as one context may be bound twice."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TenantContext | None) -> None:
+        self.context = context
+
+
+_bindings: ContextVar[tuple[_Binding, ...]] = ContextVar("tenantry_context", default=())
 
 
 def current_context() -> TenantContext | None:
     """Return the ambient context that an edge has bound for this task, if any."""
-    return _current.get()
+    bindings = _bindings.get()
+    return bindings[-1].context if bindings else None
 
 
 def check_ambient(context: TenantContext) -> None:
@@ -88,16 +102,75 @@ def check_ambient(context: TenantContext) -> None:
     Raises:
         ContextMismatch: The ambient context is of another tenant.
     """
-    ambient = _current.get()
+    ambient = current_context()
     if ambient is not None and ambient.tenant_id != context.tenant_id:
         raise ContextMismatch("The call is for one tenant while a request of another is being served.")
 
 
 @contextmanager
-def use_context(context: TenantContext) -> Iterator[TenantContext]:
-    """Bind ``context`` to the running task until the block ends. For edges: middleware, job runners."""
-    token = _current.set(context)
+def use_context(context: Bound) -> Iterator[Bound]:
+    """Bind ``context`` to the running task until the block ends. For edges: middleware, job runners.
+
+    ``None`` hides the tenant that is bound outside. A generator that yields inside such a block shares the tenant with
+    whoever consumes it: leave the block out, and pass the generator through :func:`bind_stream`.
+    """
+    binding = _Binding(context)
+    _bindings.set((*_bindings.get(), binding))
     try:
         yield context
     finally:
-        _current.reset(token)
+        # Only its own binding is taken away. Restoring what was there before, as a token does, would bring back a
+        # tenant whose block is over where two generators interleave, and fails where one is closed in another task.
+        _bindings.set(tuple(item for item in _bindings.get() if item is not binding))
+
+
+class _BoundIterator(Iterator[T]):
+    def __init__(self, context: TenantContext | None, items: Iterable[T]) -> None:
+        self._context = context
+        self._items = items
+        with use_context(context):
+            self._iterator = iter(items)
+
+    def __next__(self) -> T:
+        with use_context(self._context):
+            return next(self._iterator)
+
+    def close(self) -> None:
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            with use_context(self._context):
+                close()
+
+
+class _BoundAsyncIterator(AsyncIterator[T]):
+    def __init__(self, context: TenantContext | None, items: AsyncIterable[T]) -> None:
+        self._context = context
+        with use_context(context):
+            self._iterator = aiter(items)
+
+    async def __anext__(self) -> T:
+        with use_context(self._context):
+            return await anext(self._iterator)
+
+    async def aclose(self) -> None:
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            with use_context(self._context):
+                await close()
+
+
+@overload
+def bind_stream(context: TenantContext | None, items: Iterable[T]) -> _BoundIterator[T]: ...
+@overload
+def bind_stream(context: TenantContext | None, items: AsyncIterable[T]) -> _BoundAsyncIterator[T]: ...
+def bind_stream(
+    context: TenantContext | None, items: Iterable[T] | AsyncIterable[T]
+) -> _BoundIterator[T] | _BoundAsyncIterator[T]:
+    """Return ``items`` so that each is produced under ``context``, and consumed under the consumer's own.
+
+    For a response that a server consumes after the request's block is over. Close it as you would the generator:
+    what its ``finally`` does is done under ``context`` too.
+    """
+    if isinstance(items, AsyncIterable):
+        return _BoundAsyncIterator(context, items)
+    return _BoundIterator(context, items)

@@ -57,7 +57,7 @@ def test_without_fastapi_the_error_says_what_to_install(package: str) -> None:
         sys.modules[{package!r}] = None
         import tenantry
         try:
-            import tenantry.http
+            from tenantry.http import current_tenant
         except tenantry.TenantryError as error:
             print(error)
     """)

@@ -10,7 +10,8 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from tenantry import TenantHandle, current_context
-from tenantry.http import Identity, current_tenant
+from tenantry.errors import ConfigurationError
+from tenantry.http import Identity, current_tenant, handle_errors
 from tests.http.shop import Product, Shop
 
 ACME = ["acme ANVIL", "acme L1"]
@@ -216,6 +217,7 @@ async def test_an_identity_of_another_kind_is_a_fault_and_not_a_tenant(shop: Sho
         return {"tenant": "acme"}
 
     app = FastAPI()
+    handle_errors(app)
 
     @app.get("/")
     async def route(handle: Annotated[TenantHandle, Depends(current_tenant(shop.sdk, careless))]) -> str:
@@ -227,17 +229,35 @@ async def test_an_identity_of_another_kind_is_a_fault_and_not_a_tenant(shop: Sho
             await client.get("/")
 
 
-async def test_refusals_hold_without_the_error_handlers(shop: Shop) -> None:
+async def test_a_mounted_application_refuses_without_handlers_of_its_own(shop: Shop) -> None:
     async def nobody() -> AsyncIterator[Identity | None]:
         yield None
 
-    app = FastAPI()
+    inner, app = FastAPI(), FastAPI()
+    handle_errors(app)
+    app.mount("/inner", inner)
 
-    @app.get("/")
+    @inner.get("/")
     async def route(handle: Annotated[TenantHandle, Depends(current_tenant(shop.sdk, nobody))]) -> str:
         return handle.context.tenant_id
 
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example")
     async with client:
-        answer = await client.get("/")
+        answer = await client.get("/inner/")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+async def test_without_handle_errors_nothing_is_served(shop: Shop) -> None:
+    async def anna() -> Identity:
+        return Identity("acme")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(handle: Annotated[TenantHandle, Depends(current_tenant(shop.sdk, anna))]) -> str:
+        return handle.context.tenant_id
+
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example")
+    async with client:
+        with pytest.raises(ConfigurationError, match=r"Call handle_errors\(app\)"):
+            await client.get("/")

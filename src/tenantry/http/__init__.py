@@ -1,4 +1,4 @@
-"""FastAPI: each request works as the one tenant for which its identity was verified.
+"""The edge of a web application: each request works as the one tenant for which its identity was verified.
 
 ::
 
@@ -17,22 +17,32 @@
 
 The tenant comes from the identity and from nowhere else. A header, host or path only chooses among the tenants of
 the identity; whatever else it names is refused, with the same answer whether that tenant exists or not.
+
+Here are the parts for ASGI, and what all frameworks share; :mod:`tenantry.http.wsgi` and :mod:`tenantry.http.litestar`
+are asked for by name. Nothing of a framework is imported before it is used.
 """
 
-from tenantry.errors import MissingExtra
+import importlib
+from typing import TYPE_CHECKING, Any
 
-try:
-    from tenantry.http.problems import Refusal, handle_errors, problem
-    from tenantry.http.resolve import Identity, by_header, by_host, by_path
-    from tenantry.http.tenant import current_tenant, lifespan
-except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] not in ("fastapi", "starlette"):
-        raise
-    raise MissingExtra("fastapi", "fastapi") from error
+from tenantry.errors import MissingExtra
+from tenantry.http.asgi import TenantMiddleware, lifespan
+from tenantry.http.identity import Identity, Resolver, any_of
+from tenantry.http.naming import by_header, by_host, by_path
+from tenantry.http.problems import Problem, Refusal, problem
+from tenantry.http.request import RequestView
+
+if TYPE_CHECKING:
+    from tenantry.http.fastapi import current_tenant, handle_errors
 
 __all__ = [
     "Identity",
+    "Problem",
     "Refusal",
+    "RequestView",
+    "Resolver",
+    "TenantMiddleware",
+    "any_of",
     "by_header",
     "by_host",
     "by_path",
@@ -41,3 +51,23 @@ __all__ = [
     "lifespan",
     "problem",
 ]
+
+# name -> module that has it, package that the module needs, extra that brings the package
+_LATE = {
+    "current_tenant": ("tenantry.http.fastapi", ("fastapi", "starlette"), "fastapi"),
+    "handle_errors": ("tenantry.http.fastapi", ("fastapi", "starlette"), "fastapi"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, packages, extra = _LATE[name]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in packages:
+            raise
+        raise MissingExtra(packages[0], extra) from error
+    globals()[name] = found
+    return found

@@ -11,6 +11,7 @@ InvalidQuery, InvalidRecord and other wrong requests, IdempotencyConflict,
 InvalidTenantId                                                                422
 TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection            403
 Unavailable (with Retry-After)                                                 503
+Refusal                                                                        its own
 all others                                                                     500
 =============================================================================  =======
 """
@@ -21,13 +22,10 @@ import http
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket, WebSocketState
+import msgspec
 
 from tenantry.errors import (
     Conflict,
@@ -51,6 +49,7 @@ from tenantry.errors import (
 
 logger = logging.getLogger("tenantry.http")
 
+MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
 _CLOSE_REFUSED, _CLOSE_FAILED, _CLOSE_TRY_LATER = 1008, 1011, 1013
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -78,10 +77,8 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
 _DETAILS: Final = ("path", "field", "fields", "expected_version", "current_version", "current", "wanted")
 
 
-class Refusal(HTTPException):
+class Refusal(TenantryError):
     """A request that was refused before it reached any data.
-
-    An HTTPException, so that it is refused also where :func:`handle_errors` was never called.
 
     Args:
         status: The HTTP status.
@@ -93,63 +90,74 @@ class Refusal(HTTPException):
     def __init__(
         self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(status, detail, dict(headers or {}))
+        super().__init__(detail)
+        self.status = status
         self.code = code
+        self.headers: Mapping[str, str] | None = dict(headers or {})
 
 
-def problem(error: TenantryError | Refusal) -> JSONResponse:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An answer, for any framework.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, ``Content-Type`` and ``Content-Length`` among them.
+        body: Problem details, encoded as JSON.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def close_code(self) -> int:
+        """The code that closes a WebSocket for the same reason."""
+        if self.status == 503:
+            return _CLOSE_TRY_LATER
+        return _CLOSE_FAILED if self.status >= 500 else _CLOSE_REFUSED
+
+
+def problem(error: TenantryError) -> Problem:
     """Return the answer to a request that ended in ``error``."""
     if isinstance(error, Refusal):
-        return _response(error.status_code, error.code, error.detail, {}, error.headers)
+        return _problem(error.status, error.code, error.message, {}, error.headers)
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     code = _BOUNDARY.sub("-", type(error).__name__).lower()
     if status == 503:
         retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        return _response(status, "unavailable", "The service is away for a moment.", {}, retry)
+        return _problem(status, "unavailable", "The service is away for a moment.", {}, retry)
     if status >= 500:
-        return _response(status, "internal-error", "The request could not be carried out.", {})
+        return _problem(status, "internal-error", "The request could not be carried out.", {})
     details = {name: getattr(error, name) for name in _DETAILS if getattr(error, name, None) is not None}
-    return _response(status, code, error.message, details)
+    return _problem(status, code, error.message, details)
 
 
-def _response(
+def answer(error: TenantryError, path: str) -> Problem:
+    """Return the answer to a request for ``path`` that ended in ``error``, and log what the answer does not say."""
+    found = problem(error)
+    if found.status >= 500:
+        level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
+        logger.log(level, "%s failed: %s", path, error, exc_info=error)
+    return found
+
+
+def _problem(
     status: int,
     code: str,
     detail: str,
     more: Mapping[str, Any],
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Problem:
     title = http.HTTPStatus(status).phrase
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **more}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
-
-
-def handle_errors(app: FastAPI) -> None:
-    """Answer with problem details wherever a route of ``app`` ends in an error of tenantry."""
-    handler: Any = (
-        _answer  # for requests and for WebSockets; the signature asks for a handler of one kind only
-    )
-    app.add_exception_handler(TenantryError, handler)
-    app.add_exception_handler(Refusal, handler)
-
-
-async def _answer(connection: HTTPConnection, error: Exception) -> JSONResponse | None:
-    assert isinstance(error, TenantryError | Refusal)
-    response = problem(error)
-    if response.status_code >= 500:
-        level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
-        logger.log(level, "%s failed: %s", connection.url.path, error, exc_info=error)
-    if not isinstance(connection, WebSocket):
-        return response
-    accepted = connection.application_state is not WebSocketState.CONNECTING
-    if not accepted and "websocket.http.response" in connection.scope.get("extensions", {}):
-        return response
-    if connection.application_state is not WebSocketState.DISCONNECTED:
-        await connection.close(_close_code(response.status_code))
-    return None
-
-
-def _close_code(status: int) -> int:
-    if status == 503:
-        return _CLOSE_TRY_LATER
-    return _CLOSE_FAILED if status >= 500 else _CLOSE_REFUSED
+    content = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    body = msgspec.json.encode(content)
+    standard = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body))}
+    return Problem(status, {**standard, **(headers or {})}, body)
