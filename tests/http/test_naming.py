@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.http import Identity, Refusal, RequestView, by_header, by_host, by_path
+from tenantry.http import Identity, Refusal, RequestView, by_header, by_host
 from tenantry.http.asgi import view
 from tenantry.http.naming import settle
 

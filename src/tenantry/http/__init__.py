@@ -26,7 +26,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tenantry.errors import MissingExtra
+from tenantry.http.api_keys import APIKeyResolver, NewKey, StoredKey, new_key
 from tenantry.http.asgi import TenantMiddleware, lifespan
+from tenantry.http.gateway import GatewayResolver
 from tenantry.http.identity import Identity, Resolver, any_of
 from tenantry.http.naming import by_header, by_host, by_path
 from tenantry.http.problems import Problem, Refusal, problem
@@ -34,13 +36,23 @@ from tenantry.http.request import RequestView
 
 if TYPE_CHECKING:
     from tenantry.http.fastapi import current_tenant, handle_errors
+    from tenantry.http.jwks import JWKS
+    from tenantry.http.jwt import JWTResolver
+    from tenantry.http.keys import StaticKeys
 
 __all__ = [
+    "JWKS",
+    "APIKeyResolver",
+    "GatewayResolver",
     "Identity",
+    "JWTResolver",
+    "NewKey",
     "Problem",
     "Refusal",
     "RequestView",
     "Resolver",
+    "StaticKeys",
+    "StoredKey",
     "TenantMiddleware",
     "any_of",
     "by_header",
@@ -49,25 +61,31 @@ __all__ = [
     "current_tenant",
     "handle_errors",
     "lifespan",
+    "new_key",
     "problem",
 ]
 
-# name -> module that has it, package that the module needs, extra that brings the package
+# name -> module that has it, and the extra that brings what the module needs
 _LATE = {
-    "current_tenant": ("tenantry.http.fastapi", ("fastapi", "starlette"), "fastapi"),
-    "handle_errors": ("tenantry.http.fastapi", ("fastapi", "starlette"), "fastapi"),
+    "JWKS": ("tenantry.http.jwks", "jwt"),
+    "JWTResolver": ("tenantry.http.jwt", "jwt"),
+    "StaticKeys": ("tenantry.http.keys", "jwt"),
+    "current_tenant": ("tenantry.http.fastapi", "fastapi"),
+    "handle_errors": ("tenantry.http.fastapi", "fastapi"),
 }
+_PACKAGES = {"fastapi": "fastapi", "starlette": "fastapi", "httpx": "httpx", "joserfc": "joserfc"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, packages, extra = _LATE[name]
+    module, extra = _LATE[name]
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in packages:
+        package = _PACKAGES.get(str(error.name).partition(".")[0])
+        if package is None:
             raise
-        raise MissingExtra(packages[0], extra) from error
+        raise MissingExtra(package, extra) from error
     globals()[name] = found
     return found
