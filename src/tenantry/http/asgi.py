@@ -76,12 +76,12 @@ class TenantMiddleware:
         try:
             handle = await self._admitted(request)
         except TenantryError as error:
-            await refuse(scope, receive, send, answer(error, request.path))
+            await refuse(scope, send, answer(error, request.path))
             return
         # A state of its own: that of the scope may be shared by a server that does not copy it.
         state = {**scope.get("state", {}), STATE: handle}
         with use_context(handle.context):
-            await self._app({**scope, "state": state}, receive, send)
+            await _answered(self._app, {**scope, "state": state}, receive, send)
 
     async def _admitted(self, request: RequestView) -> TenantHandle:
         who = await identified(self._identity, request)
@@ -152,13 +152,11 @@ def is_enclosed(scope: Scope) -> bool:
     return bool(scope.get(_ENCLOSED))
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, found: Problem) -> None:
+async def refuse(scope: Scope, send: Send, found: Problem) -> None:
     """Answer a request, or the handshake of a WebSocket, with a problem."""
     websocket = scope["type"] == "websocket"
-    if websocket:
-        await receive()  # the handshake, which comes before any answer
     if websocket and "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": found.close_code, "reason": ""})
+        await _close(send, found)
         return
     kind = "websocket.http.response" if websocket else "http.response"
     headers = [
@@ -167,6 +165,30 @@ async def refuse(scope: Scope, receive: Receive, send: Send, found: Problem) -> 
     await send({"type": f"{kind}.start", "status": found.status, "headers": headers})
     body = b"" if scope.get("method") == "HEAD" else found.body
     await send({"type": f"{kind}.body", "body": body, "more_body": False})
+
+
+async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run ``app``, and answer with a problem where it ends in an error of tenantry that can still be answered."""
+    last = ""
+
+    async def watched(message: Message) -> None:
+        nonlocal last
+        last = message["type"]
+        await send(message)
+
+    try:
+        await app(scope, receive, watched)
+    except TenantryError as error:
+        if not last:
+            await refuse(scope, send, answer(error, scope["path"]))
+        elif last in ("websocket.accept", "websocket.send"):
+            await _close(send, answer(error, scope["path"]))
+        else:
+            raise
+
+
+async def _close(send: Send, found: Problem) -> None:
+    await send({"type": "websocket.close", "code": found.close_code, "reason": ""})
 
 
 def lifespan(sdk: MultiTenantSDK) -> Callable[[Any], AbstractAsyncContextManager[None]]:

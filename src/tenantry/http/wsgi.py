@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ from tenantry.types import tenant_id
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from _typeshed import OptExcInfo
 
 logger = logging.getLogger("tenantry.http")
 
@@ -68,10 +71,11 @@ class TenantMiddleware:
         try:
             with use_context(None):
                 context = self._context(request)
+            environ[CONTEXT] = context
+            return _served(self._app, environ, start_response, context)
         except TenantryError as error:
-            return _refuse(environ, start_response, answer(error, request.path))
-        environ[CONTEXT] = context
-        return _served(self._app, environ, start_response, context)
+            # An answer that the application had begun is replaced, as PEP 3333 has it, or the error goes on.
+            return _refuse(environ, start_response, answer(error, request.path), sys.exc_info())
 
     def _context(self, request: RequestView) -> TenantContext:
         who = identified_sync(self._identity, request)
@@ -131,7 +135,9 @@ def _served(
     return body if isinstance(body, list | tuple) else bind_stream(context, body)
 
 
-def _refuse(environ: WSGIEnvironment, start_response: StartResponse, found: Problem) -> Iterable[bytes]:
+def _refuse(
+    environ: WSGIEnvironment, start_response: StartResponse, found: Problem, failure: OptExcInfo
+) -> Iterable[bytes]:
     phrase = http.HTTPStatus(found.status).phrase
-    start_response(f"{found.status} {phrase}", list(found.headers.items()))
+    start_response(f"{found.status} {phrase}", list(found.headers.items()), failure)
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [found.body]
