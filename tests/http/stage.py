@@ -38,7 +38,7 @@ class Stage:
     sdk: MultiTenantSDK
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    after: list[Any] = field(default_factory=list)
+    after: list[tuple[str | None, int]] = field(default_factory=list)
     outside: list[str | None] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -105,14 +105,11 @@ class Stage:
 
     async def stream(self, request: Request) -> Response:
         async def lines() -> AsyncIterator[str]:
-            try:
-                for _ in range(int(request.query_params.get("lines", "3"))):
-                    yield f"{ambient()}\n"
-                    await asyncio.sleep(random.random() / 100)
-                for row in await self.sdk.data.read("products", order_by="name"):
-                    yield f"{row['name']}\n"
-            finally:
-                self.after.append(ambient())
+            for _ in range(int(request.query_params.get("lines", "3"))):
+                yield f"{ambient()}\n"
+                await asyncio.sleep(random.random() / 100)
+            for row in await self.sdk.data.read("products", order_by="name"):
+                yield f"{row['name']}\n"
 
         return StreamingResponse(lines())
 
