@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.http import Identity, Refusal, RequestView, by_header, by_host
+from tenantry.errors import ConfigurationError
+from tenantry.http import Identity, Refusal, RequestView, by_header, by_host, by_path
 from tenantry.http.asgi import view
 from tenantry.http.naming import settle
 
@@ -84,3 +85,63 @@ def test_a_header_names_every_value_it_has() -> None:
     request = connection(("X-Org", "acme"), ("x-org", "globex"), ("X-Tenant-ID", "initech"))
     assert list(by_header("X-Org")(request)) == ["acme", "globex"]
     assert list(by_header()(request)) == ["initech"]
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/t/acme/products", ["acme"]),
+        ("/t/acme", ["acme"]),
+        ("/t/acme/", ["acme"]),
+        ("/t/acme/../globex", ["acme"]),
+        ("/t/../t/globex", [".."]),
+        ("/t/./acme", ["."]),
+        ("/t//acme", [""]),
+        ("//t/acme", []),
+        ("/T/acme", []),
+        ("/t", []),
+        ("/x/t/acme", []),
+        ("/", []),
+    ],
+)
+def test_a_path_names_one_segment_as_it_is(path: str, named: list[str]) -> None:
+    assert list(by_path()(connection(path=path))) == named
+
+
+def test_a_template_says_where_in_a_path_the_tenant_is() -> None:
+    named = by_path("/api/{tenant}/v1")
+    assert list(named(connection(path="/api/acme/v1/products"))) == ["acme"]
+    assert list(named(connection(path="/api/acme/v2/products"))) == []
+
+
+def test_the_path_begins_below_the_root_of_the_application() -> None:
+    assert list(by_path()(connection(path="/shop/t/acme", root_path="/shop"))) == ["acme"]
+    assert list(by_path()(connection(path="/t/acme", root_path="/shop"))) == ["acme"]
+    assert list(by_path()(connection(path="/shopping/t/acme", root_path="/shop"))) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/t/../t/globex", "/t/./globex", "/t//globex", "/t/%2e%2e/globex", "/t/glo\x00bex"]
+)
+def test_a_path_that_may_be_read_in_two_ways_reaches_nobody(path: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        settle(Identity(["acme", "globex"]), by_path()(connection(path=path)))
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("template", ["tenant", "/t", "/{tenant}/{tenant}", "/t/x{tenant}", ""])
+def test_a_template_that_names_no_tenant_is_refused(template: str) -> None:
+    with pytest.raises(ConfigurationError, match="where the tenant is"):
+        by_path(template)
+
+
+@pytest.mark.parametrize("name", ["X_Tenant_ID", "X-Tenant ID", "", "X-Tenant\r\n", "Ténant"])
+def test_a_name_that_servers_read_in_two_ways_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot name a header"):
+        by_header(name)
+
+
+@pytest.mark.parametrize("domain", ["", "."])
+def test_a_domain_is_named(domain: str) -> None:
+    with pytest.raises(ConfigurationError):
+        by_host(domain)
