@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -59,16 +60,18 @@ class StaticKeys:
 
         Who can check such a token can also make one.
         """
-        return cls([_named(OctKey.import_key(secret).as_dict(private=True), kid)])
+        encoded = base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+        return cls([_named({"kty": OctKey.key_type, "k": encoded}, kid)])
 
     @classmethod
     def from_pem(cls, pem: str | bytes, *, kid: str | None = None) -> StaticKeys:
         """Return the public key, RSA, EC or Ed25519, in a PEM file."""
         for kind in (RSAKey, ECKey, OKPKey):
             try:
-                return cls([_named(kind.import_key(pem).as_dict(private=False), kid)])
+                entry = kind.import_key(pem).as_dict(private=False)
             except (JoseError, ValueError, TypeError):
                 continue
+            return cls([_named(entry, kid)])
         raise ConfigurationError("This is no public key in PEM.", field="keys")
 
     async def find(self, kid: str | None) -> Sequence[Key]:
