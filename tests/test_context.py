@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import dataclasses
 import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry import TenantContext, current_context, use_context
-from tenantry.context import SystemContext
+from tenantry.context import BoundAsyncIterator, BoundIterator, SystemContext
 from tenantry.errors import ConfigurationError, InvalidTenantId
 from tenantry.types import tenant_id
 
@@ -158,3 +159,119 @@ class TestAmbient:
         with use_context(ACME):
             assert await asyncio.to_thread(current_context) is ACME
         assert contextvars.copy_context().run(current_context) is None
+
+    def test_none_hides_what_is_bound_outside(self) -> None:
+        with use_context(ACME):
+            with use_context(None):
+                assert current_context() is None
+                with use_context(GLOBEX):
+                    assert current_context() is GLOBEX
+                assert current_context() is None
+            assert current_context() is ACME
+
+    def test_blocks_that_end_in_another_order_bring_nothing_back(self) -> None:
+        first, second = use_context(ACME), use_context(GLOBEX)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert current_context() is GLOBEX
+        second.__exit__(None, None, None)
+        assert current_context() is None
+
+    def test_one_context_may_be_bound_twice(self) -> None:
+        with use_context(ACME):
+            with use_context(ACME):
+                pass
+            assert current_context() is ACME
+        assert current_context() is None
+
+    async def test_a_generator_closed_by_another_task_ends_in_peace(self) -> None:
+        async def stream() -> AsyncGenerator[int, None]:
+            with use_context(ACME):
+                yield 1
+
+        items = stream()
+
+        async def begin() -> None:
+            await anext(items)
+
+        await asyncio.create_task(begin())
+        with use_context(GLOBEX):
+            await items.aclose()
+            assert current_context() is GLOBEX
+        assert current_context() is None
+
+
+class TestStreams:
+    """What is made for one tenant is consumed while others are served."""
+
+    def test_items_are_made_under_their_own_context(self) -> None:
+        seen: list[Any] = []
+
+        def items() -> Iterator[Any]:
+            try:
+                yield current_context()
+                yield current_context()
+            finally:
+                seen.append(current_context())
+
+        acme, globex = BoundIterator(ACME, items()), BoundIterator(GLOBEX, items())
+        with use_context(GLOBEX):
+            assert [next(acme), next(globex), next(acme)] == [ACME, GLOBEX, ACME]
+            assert current_context() is GLOBEX
+            acme.close()
+            globex.close()
+        assert seen == [ACME, GLOBEX]
+        assert current_context() is None
+
+    async def test_asynchronous_items_are_too(self) -> None:
+        seen: list[Any] = []
+
+        async def items() -> AsyncIterator[Any]:
+            try:
+                while True:
+                    yield current_context()
+                    await asyncio.sleep(0)
+            finally:
+                seen.append(current_context())
+
+        acme, globex = BoundAsyncIterator(ACME, items()), BoundAsyncIterator(GLOBEX, items())
+        for _ in range(3):
+            assert [await anext(acme), current_context()] == [ACME, None]
+            assert [await anext(globex), current_context()] == [GLOBEX, None]
+        await acme.aclose()
+        await globex.aclose()
+        assert seen == [ACME, GLOBEX]
+
+    async def test_an_error_in_the_middle_leaves_nothing(self) -> None:
+        def broken() -> Iterator[int]:
+            yield 1
+            raise KeyError
+
+        async def broken_later() -> AsyncIterator[int]:
+            yield 1
+            raise KeyError
+
+        items, later = BoundIterator(ACME, broken()), BoundAsyncIterator(ACME, broken_later())
+        assert (next(items), await anext(later)) == (1, 1)
+        with pytest.raises(KeyError):
+            next(items)
+        with pytest.raises(KeyError):
+            await anext(later)
+        assert current_context() is None
+        with pytest.raises(StopIteration):
+            next(items)
+
+    async def test_what_cannot_be_closed_needs_no_closing(self) -> None:
+        class Counted:
+            def __aiter__(self) -> Counted:
+                return self
+
+            async def __anext__(self) -> int:
+                raise StopAsyncIteration
+
+        assert list(BoundIterator(ACME, [1, 2])) == [1, 2]
+        BoundIterator(ACME, [1]).close()
+        items = BoundAsyncIterator(ACME, Counted())
+        assert [item async for item in items] == []
+        await items.aclose()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -112,7 +112,7 @@ def use_context(context: Bound) -> Iterator[Bound]:
     """Bind ``context`` to the running task until the block ends. For edges: middleware, job runners.
 
     ``None`` hides the tenant that is bound outside. A generator that yields inside such a block shares the tenant with
-    whoever consumes it: leave the block out, and pass the generator through :func:`bind_stream`.
+    whoever consumes it: leave the block out, and pass the generator through :class:`BoundIterator`.
     """
     binding = _Binding(context)
     _bindings.set((*_bindings.get(), binding))
@@ -124,7 +124,16 @@ def use_context(context: Bound) -> Iterator[Bound]:
         _bindings.set(tuple(item for item in _bindings.get() if item is not binding))
 
 
-class _BoundIterator(Iterator[T]):
+class BoundIterator(Iterator[T]):
+    """Iterates so that each item is made under one context, and consumed under the consumer's own.
+
+    For a response that is consumed when the request's block is over, by a server that may be serving others.
+
+    Args:
+        context: The context; ``None`` for no tenant.
+        items: What is iterated; its ``close`` runs under the context too.
+    """
+
     def __init__(self, context: TenantContext | None, items: Iterable[T]) -> None:
         self._context = context
         self._items = items
@@ -136,13 +145,16 @@ class _BoundIterator(Iterator[T]):
             return next(self._iterator)
 
     def close(self) -> None:
+        """Close what is iterated, if it can be closed."""
         close = getattr(self._items, "close", None)
         if close is not None:
             with use_context(self._context):
                 close()
 
 
-class _BoundAsyncIterator(AsyncIterator[T]):
+class BoundAsyncIterator(AsyncIterator[T]):
+    """The same as :class:`BoundIterator` for an asynchronous generator."""
+
     def __init__(self, context: TenantContext | None, items: AsyncIterable[T]) -> None:
         self._context = context
         with use_context(context):
@@ -153,24 +165,8 @@ class _BoundAsyncIterator(AsyncIterator[T]):
             return await anext(self._iterator)
 
     async def aclose(self) -> None:
+        """Close what is iterated, if it can be closed."""
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             with use_context(self._context):
                 await close()
-
-
-@overload
-def bind_stream(context: TenantContext | None, items: Iterable[T]) -> _BoundIterator[T]: ...
-@overload
-def bind_stream(context: TenantContext | None, items: AsyncIterable[T]) -> _BoundAsyncIterator[T]: ...
-def bind_stream(
-    context: TenantContext | None, items: Iterable[T] | AsyncIterable[T]
-) -> _BoundIterator[T] | _BoundAsyncIterator[T]:
-    """Return ``items`` so that each is produced under ``context``, and consumed under the consumer's own.
-
-    For a response that a server consumes after the request's block is over. Close it as you would the generator:
-    what its ``finally`` does is done under ``context`` too.
-    """
-    if isinstance(items, AsyncIterable):
-        return _BoundAsyncIterator(context, items)
-    return _BoundIterator(context, items)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import http
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tenantry.context import TenantContext, bind_stream, use_context
+from tenantry.context import BoundIterator, TenantContext, use_context
 from tenantry.errors import InvalidTenantId, TenantDeleted, TenantNotFound, TenantryError, TenantSuspended
 from tenantry.http.identity import AnyResolver, identified_sync
 from tenantry.http.naming import Naming, by_header, choose, forbidden, suspended
@@ -19,8 +18,6 @@ from tenantry.types import tenant_id
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from _typeshed import OptExcInfo
 
 logger = logging.getLogger("tenantry.http")
 
@@ -71,11 +68,10 @@ class TenantMiddleware:
         try:
             with use_context(None):
                 context = self._context(request)
-            environ[CONTEXT] = context
-            return _served(self._app, environ, start_response, context)
         except TenantryError as error:
-            # An answer that the application had begun is replaced, as PEP 3333 has it, or the error goes on.
-            return _refuse(environ, start_response, answer(error, request.path), sys.exc_info())
+            return _refuse(environ, start_response, answer(error, request.path))
+        environ[CONTEXT] = context
+        return _served(self._app, environ, start_response, context)
 
     def _context(self, request: RequestView) -> TenantContext:
         who = identified_sync(self._identity, request)
@@ -125,19 +121,26 @@ def _served(
     start_response: StartResponse,
     context: TenantContext | None,
 ) -> Iterable[bytes]:
+    begun = False
+
     def start_outside(*arguments: Any, **named: Any) -> Any:
+        nonlocal begun
+        begun = True
         with use_context(None):
             return start_response(*arguments, **named)
 
-    with use_context(context):
-        body = app(environ, start_outside)
+    try:
+        with use_context(context):
+            body = app(environ, start_outside)
+    except TenantryError as error:
+        if begun:
+            raise
+        return _refuse(environ, start_response, answer(error, environ.get("PATH_INFO", "")))
     # A list was made already; its length tells the server that of the answer.
-    return body if isinstance(body, list | tuple) else bind_stream(context, body)
+    return body if isinstance(body, list | tuple) else BoundIterator(context, body)
 
 
-def _refuse(
-    environ: WSGIEnvironment, start_response: StartResponse, found: Problem, failure: OptExcInfo
-) -> Iterable[bytes]:
+def _refuse(environ: WSGIEnvironment, start_response: StartResponse, found: Problem) -> Iterable[bytes]:
     phrase = http.HTTPStatus(found.status).phrase
-    start_response(f"{found.status} {phrase}", list(found.headers.items()), failure)
+    start_response(f"{found.status} {phrase}", list(found.headers.items()))
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [found.body]
