@@ -19,13 +19,12 @@ all others                                                                     5
 from __future__ import annotations
 
 import http
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import msgspec
 
 from tenantry.errors import (
     Conflict,
@@ -158,6 +157,7 @@ def _problem(
         "code": code,
         **more,
     }
-    body = msgspec.json.encode(content)
+    # The standard encoder: names of columns are subclasses of str.
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     standard = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body))}
     return Problem(status, {**standard, **(headers or {})}, body)

@@ -1,0 +1,1 @@
+"""What the example applications share: products, accounts, and the way they are started."""
