@@ -5,36 +5,36 @@ from uuid import UUID
 
 from litestar import Litestar, get, post
 from litestar.exceptions import NotAuthorizedException
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
 from examples.shop.accounts import Accounts, Credentials
 from examples.shop.products import NewProduct, Product, as_csv
 from examples.shop.serve import main
-from tenantry import MultiTenantSDK, TenantHandle
-from tenantry.http.litestar import TenantPlugin
+from tenantry import MultiTenantSDK
+from tenantry.http.litestar import CurrentTenant, TenantPlugin
 
 
 @post("/products")
-async def create(data: JSONBody[NewProduct], tenant: TenantHandle) -> Product:
+async def create(data: JSONBody[NewProduct], tenant: CurrentTenant) -> Product:
     """Add a product."""
     return await tenant.data.create(data.product())
 
 
 @get("/products")
-async def products(tenant: TenantHandle) -> list[Product]:
+async def products(tenant: CurrentTenant) -> list[Product]:
     """List the products."""
     return list(await tenant.data.read(Product, order_by="sku"))
 
 
 @get("/products.csv")
-async def export(tenant: TenantHandle) -> Stream:
+async def export(tenant: CurrentTenant) -> Stream:
     """Stream all products."""
     return Stream(as_csv(tenant), media_type="text/csv")
 
 
 @get("/products/{id:uuid}")
-async def product(id: UUID, tenant: TenantHandle) -> Product:
+async def product(id: FromPath[UUID], tenant: CurrentTenant) -> Product:
     """Show one product."""
     return await tenant.data.get(Product, id)
 

@@ -10,9 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +20,7 @@ from examples.shop.products import Product
 from examples.shop.serve import MEMBERS, prepare
 from tenantry import MultiTenantSDK
 from tests.databases.postgres.deployment import deploy
-from tests.http.serving import uvicorn_of
+from tests.http.serving import opened, uvicorn_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("fastapi_app", "starlette_app", "litestar_app")
@@ -45,21 +43,6 @@ async def shop(request: pytest.FixtureRequest, database_url: str) -> AsyncIterat
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         yield client
-
-
-@asynccontextmanager
-async def opened(app: Any) -> AsyncIterator[None]:
-    """Run the application's lifespan, as a server does."""
-    to_app: asyncio.Queue[Any] = asyncio.Queue()
-    from_app: asyncio.Queue[Any] = asyncio.Queue()
-    running = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    for step in ("startup", "shutdown"):
-        to_app.put_nowait({"type": f"lifespan.{step}"})
-        done = await from_app.get()
-        assert done["type"] == f"lifespan.{step}.complete", done
-        if step == "startup":
-            yield
-    await running
 
 
 async def signed_in(shop: httpx.AsyncClient, user: str) -> dict[str, str]:

@@ -17,6 +17,21 @@ SECONDS = 60
 
 
 @asynccontextmanager
+async def opened(app: Any) -> AsyncIterator[None]:
+    """Run the application's lifespan, as a server does."""
+    to_app: asyncio.Queue[Any] = asyncio.Queue()
+    from_app: asyncio.Queue[Any] = asyncio.Queue()
+    running = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
+    for step in ("startup", "shutdown"):
+        to_app.put_nowait({"type": f"lifespan.{step}"})
+        done = await from_app.get()
+        assert done["type"] == f"lifespan.{step}.complete", done
+        if step == "startup":
+            yield
+    await running
+
+
+@asynccontextmanager
 async def uvicorn_of(app: Any, http: str = "h11") -> AsyncIterator[int]:
     """Serve an ASGI application in this loop, and give the port."""
     listening = socket.create_server(("127.0.0.1", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tenantry.errors import MissingExtra, TenantRequired, TenantryError
 from tenantry.http.asgi import STATE, TenantMiddleware, lifespan
@@ -15,21 +15,24 @@ from tenantry.sdk import MultiTenantSDK, TenantHandle
 try:
     from litestar import Request, Response
     from litestar.config.app import AppConfig
-    from litestar.datastructures import State
-    from litestar.di import Provide
+    from litestar.di import NamedDependency, Provide
     from litestar.middleware import DefineMiddleware
     from litestar.plugins import InitPlugin
+    from litestar.types import Scope
 except ModuleNotFoundError as error:
     if str(error.name).partition(".")[0] != "litestar":
         raise
     raise MissingExtra("litestar", "litestar") from error
+
+CurrentTenant: TypeAlias = NamedDependency[TenantHandle]
+"""The type of the argument by which a handler receives its caller's own tenant."""
 
 
 class TenantPlugin(InitPlugin):
     """Serves each request and WebSocket of the application as one tenant, and opens and closes the SDK with it.
 
     ``Litestar([products], plugins=[TenantPlugin(sdk, identity=…)])``: a handler that has an argument
-    ``tenant: TenantHandle`` receives the caller's own; errors of tenantry are answered with problem details.
+    ``tenant: CurrentTenant`` receives the caller's own; errors of tenantry are answered with problem details.
 
     Args:
         sdk: The SDK; the application opens and closes it.
@@ -68,7 +71,7 @@ class TenantPlugin(InitPlugin):
         return app_config
 
 
-def _tenant(state: State, scope: dict[str, Any]) -> TenantHandle:
+def _tenant(scope: Scope) -> TenantHandle:
     handle = scope["state"].get(STATE)
     if not isinstance(handle, TenantHandle):
         raise TenantRequired("A handler on a public path")
