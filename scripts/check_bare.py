@@ -14,7 +14,10 @@ PROBE = """
 import importlib.util, pathlib, sys
 import tenantry
 
-extras = "aiomysql asyncmy asyncpg chdb fastapi hypothesis psycopg pymongo pytest redis rich typer".split()
+extras = (
+    "aiomysql asyncmy asyncpg chdb fastapi httpx hypothesis joserfc litestar psycopg pymongo pytest redis rich "
+    "starlette typer"
+).split()
 present = [name for name in extras if importlib.util.find_spec(name)]
 assert not present, f"not a bare environment: {present}"
 lazy = [name for name in ["sqlalchemy", "sqlite3", *extras] if name in sys.modules]
