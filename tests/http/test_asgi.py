@@ -11,13 +11,17 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tenantry import current_context
 from tenantry.errors import ConfigurationError, DirectoryUnavailable
 from tenantry.http import Identity, RequestView, TenantMiddleware
 from tests.http.serving import uvicorn_of
-from tests.http.shop import Shop
-from tests.http.stage import NAMES, TENANT_OF, Stage
+from tests.http.shop import Shop, ambient
+from tests.http.stage import NAMES, TENANT_OF, Stage, who
 
 CONCURRENT = 300
 
@@ -270,6 +274,51 @@ async def test_a_resolver_that_fails_lets_nobody_in(shop: Shop) -> None:
 async def test_an_identity_of_another_kind_lets_nobody_in(shop: Shop) -> None:
     stage = Stage(shop.sdk, options={"identity": lambda request: {"tenants": ["acme"]}})
     assert (await get(stage, "/tell")).status_code == 500
+
+
+# -- beside others
+
+
+async def test_it_works_inside_and_outside_of_middleware_with_tasks_of_its_own(shop: Shop) -> None:
+    seen: list[str | None] = []
+
+    async def watching(request: Request, call_next: Any) -> Response:
+        seen.append(ambient())
+        answer: Response = await call_next(request)
+        seen.append(ambient())
+        return answer
+
+    stage = Stage(shop.sdk)
+    stage.inner.add_middleware(BaseHTTPMiddleware, dispatch=watching)
+    for token, tenant in TENANT_OF.items():
+        lines = (await get(stage, "/stream", token)).text.splitlines()
+        assert lines == [*[tenant] * 3, *NAMES[tenant]]
+    assert set(seen) == {None}
+
+    inner = Stage(shop.sdk)
+    inner.inner.user_middleware.append(Middleware(BaseHTTPMiddleware, dispatch=watching))
+    seen.clear()
+    for token, tenant in TENANT_OF.items():
+        lines = (await get(inner, "/stream", token)).text.splitlines()
+        assert lines == [*[tenant] * 3, *NAMES[tenant]]
+    assert seen == ["acme", "acme", "globex", "globex"]
+
+
+async def test_it_works_beside_the_dependency_of_fastapi(shop: Shop) -> None:
+    app = shop.app
+
+    @app.get("/both")
+    async def both(request: Request) -> list[str | None]:
+        return [ambient(), request.state.tenant.context.tenant_id]
+
+    app.add_middleware(TenantMiddleware, sdk=shop.sdk, identity=who)
+    async with shop.client("anna") as asking:
+        assert (await asking.get("/both")).json() == ["acme", "acme"]
+        assert (await asking.get("/products")).json() == NAMES["acme"]
+    async with shop.client("carl", **{"X-Tenant-ID": "globex"}) as asking:
+        assert (await asking.get("/products")).json() == NAMES["globex"]
+        # the path chooses acme for the dependency, the header globex for the middleware
+        assert (await asking.get("/t/acme/products")).status_code in (400, 403)
 
 
 # -- WebSockets

@@ -65,6 +65,36 @@ def test_without_fastapi_the_error_says_what_to_install(package: str) -> None:
     assert done.stdout == "fastapi is not installed. Install it with: pip install 'tenantry[fastapi]'\n"
 
 
+@pytest.mark.parametrize("package", ["joserfc", "httpx"])
+def test_without_a_library_for_tokens_the_error_says_what_to_install(package: str) -> None:
+    code = textwrap.dedent(f"""
+        import sys
+        sys.modules[{package!r}] = None
+        import tenantry
+        try:
+            from tenantry.http import JWKS
+        except tenantry.TenantryError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{package} is not installed. Install it with: pip install 'tenantry[jwt]'\n"
+
+
+def test_the_shared_parts_need_no_framework() -> None:
+    code = textwrap.dedent("""
+        import sys
+        from tenantry.http import APIKeyResolver, TenantMiddleware, by_host, lifespan
+        import tenantry.http
+        print({"fastapi", "starlette", "httpx", "joserfc", "litestar"} & set(sys.modules))
+        try:
+            tenantry.http.nonsense
+        except AttributeError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\nmodule 'tenantry.http' has no attribute 'nonsense'\n"
+
+
 def test_the_sdk_itself_imports_no_web_framework() -> None:
     code = "import sys, tenantry; print({'fastapi', 'starlette', 'typer', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ from fastapi import Depends, FastAPI
 
 from tenantry import TenantHandle, current_context
 from tenantry.errors import ConfigurationError
-from tenantry.http import Identity, current_tenant, handle_errors
+from tenantry.http import APIKeyResolver, Identity, any_of, by_host, current_tenant, handle_errors
+from tests.http import tokens as provider
 from tests.http.shop import Product, Shop
 
 ACME = ["acme ANVIL", "acme L1"]
@@ -261,3 +262,60 @@ async def test_without_handle_errors_nothing_is_served(shop: Shop) -> None:
     async with client:
         with pytest.raises(ConfigurationError, match=r"Call handle_errors\(app\)"):
             await client.get("/")
+
+
+async def test_a_resolver_takes_the_place_of_a_dependency(shop: Shop) -> None:
+    app = FastAPI()
+    handle_errors(app)
+    signed_in = any_of(provider.resolver(), APIKeyResolver(lambda id: None))
+
+    @app.get("/")
+    async def route(
+        handle: Annotated[TenantHandle, Depends(current_tenant(shop.sdk, signed_in))],
+    ) -> list[str]:
+        return [handle.context.tenant_id, str(handle.context.user_id)]
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://shop.example"
+    ) as client:
+
+        async def get(headers: dict[str, str]) -> httpx.Response:
+            return await client.get("/", headers=headers)
+
+        good = await get({"Authorization": f"Bearer {provider.token()}"})
+        assert good.json() == ["acme", "anna"]
+        for headers, status, code in (
+            ({}, 401, "unauthenticated"),
+            ({"Authorization": "Bearer made-up"}, 401, "invalid-token"),
+            ({"Authorization": f"Bearer {provider.token(exp=0)}"}, 401, "token-expired"),
+            ({"X-API-Key": "made-up"}, 401, "invalid-api-key"),
+            (
+                {"Authorization": f"Bearer {provider.token()}", "X-Tenant-ID": "globex"},
+                403,
+                "tenant-forbidden",
+            ),
+        ):
+            answer = await get(headers)
+            assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_a_host_chooses_and_a_forwarded_one_only_behind_a_proxy(shop: Shop) -> None:
+    async def carl() -> Identity:
+        return Identity(["acme", "globex"])
+
+    def app(proxies: list[str]) -> FastAPI:
+        app = FastAPI()
+        handle_errors(app)
+        chosen = current_tenant(shop.sdk, carl, named_by=[by_host("shop.example")], proxies=proxies)
+
+        @app.get("/")
+        async def route(handle: Annotated[TenantHandle, Depends(chosen)]) -> str:
+            return handle.context.tenant_id
+
+        return app
+
+    for proxies, tenant in ([], "acme"), (["192.0.2.0/24"], "globex"):
+        transport = httpx.ASGITransport(app(proxies), client=("192.0.2.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://acme.shop.example") as client:
+            answer = await client.get("/", headers={"X-Forwarded-Host": "globex.shop.example"})
+        assert answer.json() == tenant

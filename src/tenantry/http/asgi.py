@@ -132,8 +132,11 @@ async def enclose(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
     """Run ``app`` so that no ambient tenant enters it, and none leaves it through ``receive`` and ``send``.
 
     What a server starts inside these two, the next request of a kept-alive connection among it, inherits the
-    context of whoever calls them.
+    context of whoever calls them. What is enclosed already is left as it is.
     """
+    if is_enclosed(scope):
+        await app(scope, receive, send)
+        return
 
     async def receive_outside() -> Message:
         with use_context(None):

@@ -137,7 +137,7 @@ def answer(error: TenantryError, path: str) -> Problem:
     found = problem(error)
     if found.status >= 500:
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
-        logger.log(level, "%s failed: %s", path, error, exc_info=error)
+        logger.log(level, "%r failed: %s", path, error, exc_info=error)
     return found
 
 
