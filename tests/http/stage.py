@@ -72,12 +72,17 @@ class Stage:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application, and watch what leaves it."""
 
-        async def watched(message: Any) -> None:
+        async def watched_send(message: Any) -> None:
             self.outside.append(ambient())
             await send(message)
 
+        async def watched_receive() -> Any:
+            self.outside.append(ambient())
+            return await receive()
+
+        self.outside.append(ambient())
         try:
-            await self.inner(scope, receive, watched)
+            await self.inner(scope, watched_receive, watched_send)
         finally:
             self.outside.append(ambient())
 

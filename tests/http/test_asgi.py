@@ -410,6 +410,13 @@ async def connect(
     return sent
 
 
+async def test_a_state_that_a_server_shares_keeps_no_tenant(stage: Stage) -> None:
+    shared: dict[str, Any] = {"pool": 1}
+    sent = await connect(stage, "/tell", kind="http", token="anna", state=shared)
+    assert json.loads(sent[1]["body"]) == ["acme", "acme"]
+    assert shared == {"pool": 1}
+
+
 async def test_other_scopes_pass_through(shop: Shop) -> None:
     seen: list[str] = []
 

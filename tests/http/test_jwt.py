@@ -125,6 +125,12 @@ async def test_the_token_does_not_choose_its_algorithm(name: str) -> None:
     await refused(f"{b64({'alg': name, 'kid': EC.kid})}.{payload}.{signature}")
 
 
+async def test_an_algorithm_that_is_not_pinned_is_refused_even_if_rightly_signed() -> None:
+    good = token(RSA, {"alg": "PS256"})
+    assert await resolver(algorithms=["PS256"]).identify(bearing(good)) is not None
+    await refused(good, resolver(algorithms=["RS256"]))
+
+
 async def test_a_public_key_is_never_a_secret() -> None:
     pem = RSA.as_bytes("PEM", private=False) if isinstance(RSA, RSAKey) else b""
     modulus = json.dumps(RSA.as_dict(private=False)).encode()

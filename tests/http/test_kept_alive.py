@@ -29,8 +29,10 @@ async def test_pipelined_requests_keep_to_themselves(shop: Shop, http: str) -> N
         request_bytes("/names", ANNA),
         request_bytes("/names"),
     ]
-    async with uvicorn_of(Stage(shop.sdk).app, http) as port:
+    stage = Stage(shop.sdk)
+    async with uvicorn_of(stage.app, http) as port:
         found = await ask(port, *requests)
+    assert set(stage.outside) == {None}
     bodies = [json.loads(body) for _, body in found]
     assert bodies[0] == ["acme", "acme"]
     assert bodies[1] == bodies[3] == [None, None]
@@ -42,7 +44,8 @@ async def test_pipelined_requests_keep_to_themselves(shop: Shop, http: str) -> N
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_a_paused_transport_carries_no_tenant_on(shop: Shop, http: str) -> None:
     # receive() resumes the transport, whose call-backs from then on run in the context of whoever resumed it.
-    async with uvicorn_of(Stage(shop.sdk).app, http) as port:
+    stage = Stage(shop.sdk)
+    async with uvicorn_of(stage.app, http) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         found = []
         for request in (
@@ -56,6 +59,7 @@ async def test_a_paused_transport_carries_no_tenant_on(shop: Shop, http: str) ->
         writer.close()
         await writer.wait_closed()
     assert found == [["acme", "acme"], [None, None], ["globex", ["globex L1"]], [None, None]]
+    assert set(stage.outside) == {None}
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
