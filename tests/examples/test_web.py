@@ -6,8 +6,6 @@ import asyncio
 import importlib
 import os
 import re
-import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -102,29 +100,37 @@ async def test_nobody_gets_in_without_signing_in(shop: httpx.AsyncClient) -> Non
 
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_an_example_starts_as_it_says(name: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("TENANTRY_")}
-    process = subprocess.Popen(  # noqa: ASYNC220 - its output is read below, and it is ended at the end
-        [sys.executable, "-u", "-m", f"examples.{name}", "--port", str(port)],
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", f"examples.{name}", "--port", "0"),
         cwd=tmp_path,
         env={**environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
-    assert process.stdout is not None
     try:
-        printed = await asyncio.to_thread(process.stdout.readline)
-        found = re.fullmatch(r"anna of acme: password (\S+)\n", printed)
-        assert found, printed + process.stdout.read()
-        for line in iter(process.stdout.readline, ""):
-            if "Uvicorn running" in line:
-                break
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            answer = await client.post("/login", json={"user": "anna", "password": found[1]})
+        printed = await printed_until(process, "Uvicorn running")
+        password, port = (
+            re.search(r"anna of acme: password (\S+)", printed),
+            re.search(r"127.0.0.1:(\d+)", printed),
+        )
+        assert password, printed
+        assert port, printed
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port[1]}", timeout=60) as client:
+            answer = await client.post("/login", json={"user": "anna", "password": password[1]})
             token = {"Authorization": f"Bearer {answer.json()['token']}"}
             assert (await client.get("/products", headers=token)).json() == []
     finally:
         process.terminate()
-        await asyncio.to_thread(process.communicate)
+        await process.communicate()
+
+
+async def printed_until(process: asyncio.subprocess.Process, text: str) -> str:
+    """Return what a program prints up to the line with the text, or its end."""
+    assert process.stdout is not None
+    printed = ""
+    while line := (await process.stdout.readline()).decode():
+        printed += line
+        if text in line:
+            break
+    return printed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -319,6 +321,65 @@ async def test_it_works_beside_the_dependency_of_fastapi(shop: Shop) -> None:
         assert (await asking.get("/products")).json() == NAMES["globex"]
         # the path chooses acme for the dependency, the header globex for the middleware
         assert (await asking.get("/t/acme/products")).status_code in (400, 403)
+
+
+DJANGO = """
+import asyncio, sys
+
+from django.conf import settings
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x" * 50, DEBUG=False)
+
+import httpx
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+from tenantry import MultiTenantSDK, current_context
+from tenantry.http import Identity, TenantMiddleware
+
+def ambient():
+    context = current_context()
+    return "None" if context is None else context.tenant_id
+
+def sync_view(request):
+    return HttpResponse(ambient())
+
+async def async_view(request):
+    return HttpResponse(ambient())
+
+async def stream(request):
+    async def lines():
+        for _ in range(3):
+            yield ambient()
+            await asyncio.sleep(0.001)
+    return StreamingHttpResponse(lines())
+
+urlpatterns = [path("sync", sync_view), path("async", async_view), path("stream", stream)]
+
+async def main():
+    async with MultiTenantSDK.open("memory://", env={}) as sdk:
+        await sdk.tenants.create("acme")
+        await sdk.tenants.create("globex")
+        resolver = lambda request: Identity(request.headers.all("X-Org"))
+        app = TenantMiddleware(get_asgi_application(), sdk, identity=resolver)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop.example") as client:
+            async def get(where, tenant):
+                return (await client.get(where, headers={"X-Org": tenant})).text
+            asked = [(where, tenant) for where in ("/sync", "/async", "/stream") for tenant in ("acme", "globex")] * 5
+            found = await asyncio.gather(*(get(*one) for one in asked))
+            for (where, tenant), text in zip(asked, found):
+                assert text == tenant * (3 if where == "/stream" else 1), (where, tenant, text)
+            print(len(found), ambient(), (await client.get("/sync")).status_code)
+
+asyncio.run(main())
+"""
+
+
+def test_django_works_as_it_is() -> None:
+    # In a process of its own: Django is configured once and for all.
+    done = subprocess.run([sys.executable, "-c", DJANGO], capture_output=True, text=True, check=False)
+    assert done.stdout == "30 None 403\n", done.stderr
 
 
 # -- WebSockets

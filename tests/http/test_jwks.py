@@ -20,6 +20,7 @@ from tests.http.tokens import EC, RSA, SECRET, bearing, key, public, resolver, t
 
 OLD, NEW, NEWER = EC, key("P-256", "ec-2"), key("P-256", "ec-3")
 REFRESH, MAX_AGE, COOLDOWN = 300.0, 3600.0, 10.0
+PATIENCE = 60.0  # with a machine that has other things to do
 
 
 class Clock:
@@ -48,7 +49,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def jwks(provider: Provider, clock: Clock) -> JWKS:
-    return JWKS(provider.url, refresh=REFRESH, max_age=MAX_AGE, cooldown=COOLDOWN, clock=clock)
+    times = {"refresh": REFRESH, "max_age": MAX_AGE, "cooldown": COOLDOWN, "timeout": PATIENCE}
+    return JWKS(provider.url, clock=clock, **times)
 
 
 class Caller:
@@ -236,7 +238,7 @@ async def test_a_key_that_cannot_be_read_does_not_hide_the_others(ask: Caller, p
 
 async def test_a_published_secret_signs_nothing(provider: Provider, clock: Clock) -> None:
     provider.publish(public(key("oct", "hs"), RSA))
-    source = JWKS(provider.url, clock=clock)
+    source = JWKS(provider.url, timeout=PATIENCE, clock=clock)
     with pytest.raises(Refusal):
         await resolver(source, algorithms=["HS256"]).identify(bearing(token(key("oct", "hs"))))
     shared = StaticKeys.from_secret(SECRET, kid="hs")
@@ -304,7 +306,7 @@ def test_threads_share_one_fetch(provider: Provider, jwks: JWKS) -> None:
 
 
 def test_each_event_loop_has_its_own_fetch(provider: Provider, clock: Clock) -> None:
-    jwks = JWKS(provider.url, clock=clock)
+    jwks = JWKS(provider.url, timeout=PATIENCE, clock=clock)
     by = resolver(jwks)
 
     async def abandoned() -> None:
