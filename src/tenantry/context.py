@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from tenantry.errors import ConfigurationError, ContextMismatch
 from tenantry.types import TenantId, tenant_id
 
 T = TypeVar("T")
-Bound = TypeVar("Bound", "TenantContext", "TenantContext | None")
+Bound = TypeVar("Bound", bound="TenantContext | None")
 
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
@@ -78,22 +78,34 @@ class SystemContext:
 Context = TenantContext | SystemContext
 
 
-class _Binding:
+class _Binding(AbstractContextManager[Bound]):
     """One block of :func:`use_context`; compared by identity, as one context may be bound twice."""
 
     __slots__ = ("context",)
 
-    def __init__(self, context: TenantContext | None) -> None:
+    def __init__(self, context: Bound) -> None:
         self.context = context
 
+    def __enter__(self) -> Bound:
+        _bindings.set((*_bindings.get(), self))
+        return self.context
 
-_bindings: ContextVar[tuple[_Binding, ...]] = ContextVar("tenantry_context", default=())
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Only its own binding is taken away. Restoring what was there before, as a token does, would bring back a
+        # tenant whose block is over where two generators interleave, and fails where one is closed in another task.
+        _bindings.set(tuple(item for item in _bindings.get() if item is not self))
+
+
+_bindings: ContextVar[tuple[_Binding[Any], ...]] = ContextVar("tenantry_context", default=())
 
 
 def current_context() -> TenantContext | None:
     """Return the ambient context that an edge has bound for this task, if any."""
     bindings = _bindings.get()
-    return bindings[-1].context if bindings else None
+    found: TenantContext | None = bindings[-1].context if bindings else None
+    return found
 
 
 def check_ambient(context: TenantContext) -> None:
@@ -107,21 +119,13 @@ def check_ambient(context: TenantContext) -> None:
         raise ContextMismatch("The call is for one tenant while a request of another is being served.")
 
 
-@contextmanager
-def use_context(context: Bound) -> Iterator[Bound]:
+def use_context(context: Bound) -> AbstractContextManager[Bound]:
     """Bind ``context`` to the running task until the block ends. For edges: middleware, job runners.
 
     ``None`` hides the tenant that is bound outside. A generator that yields inside such a block shares the tenant with
     whoever consumes it: leave the block out, and pass the generator through :class:`BoundIterator`.
     """
-    binding = _Binding(context)
-    _bindings.set((*_bindings.get(), binding))
-    try:
-        yield context
-    finally:
-        # Only its own binding is taken away. Restoring what was there before, as a token does, would bring back a
-        # tenant whose block is over where two generators interleave, and fails where one is closed in another task.
-        _bindings.set(tuple(item for item in _bindings.get() if item is not binding))
+    return _Binding(context)
 
 
 class BoundIterator(Iterator[T]):

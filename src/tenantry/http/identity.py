@@ -71,9 +71,9 @@ AnyResolver = Resolver | IdentifyFunction
 
 async def identified(resolver: AnyResolver, request: RequestView) -> Identity | None:
     """Return who sent ``request``, awaiting where that is needed."""
-    if isinstance(resolver, Resolver):
-        return await resolver.identify(request)
-    return await awaited(resolver(request))
+    identify: Any = getattr(resolver, "identify", resolver)
+    found: Identity | Awaitable[Identity | None] | None = identify(request)
+    return await awaited(found)
 
 
 def identified_sync(resolver: AnyResolver, request: RequestView) -> Identity | None:
@@ -82,9 +82,9 @@ def identified_sync(resolver: AnyResolver, request: RequestView) -> Identity | N
     Raises:
         ConfigurationError: The resolver is asynchronous.
     """
-    if isinstance(resolver, Resolver):
-        return resolver.identify_sync(request)
-    return at_once(resolver(request), "identity")
+    identify: Any = getattr(resolver, "identify_sync", resolver)
+    found: Identity | Awaitable[Identity | None] | None = identify(request)
+    return at_once(found, "identity")
 
 
 async def awaited(value: T | Awaitable[T]) -> T:
