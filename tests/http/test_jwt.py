@@ -153,7 +153,7 @@ async def test_a_key_checks_its_own_algorithm_only() -> None:
         {"jku": "https://evil.example/jwks"},
         {"x5u": "https://evil.example/cert"},
         {"jwk": key("P-256", "evil").as_dict(private=False)},
-        {"x5c": ["MIIB"]},
+        {"x5c": ["MIIB" * 1_000]},
     ],
     ids=["jku", "x5u", "jwk", "x5c"],
 )
@@ -161,7 +161,7 @@ async def test_keys_that_a_token_brings_along_are_ignored(header: dict[str, Any]
     evil = key("P-256", "evil")
     await refused(token(evil, header))
     await refused(token(evil, {**header, "kid": EC.kid}))
-    if "jwk" not in header and "x5c" not in header:
+    if "jwk" not in header:
         assert await resolver().identify(bearing(token(EC, header))) is not None
 
 

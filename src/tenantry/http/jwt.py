@@ -156,6 +156,8 @@ class JWTResolver:
 class _Pinned(JWSRegistry):
     """Knows the pinned algorithms and no other. The library's own has a default, and warns of some."""
 
+    max_header_length = 8_192  # some providers send their certificates along, which nobody looks at
+
     def get_alg(self, name: str) -> Any:
         if name not in (self.allowed or ()):
             raise UnsupportedAlgorithmError("The algorithm is not accepted here.")
