@@ -13,7 +13,16 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import uvicorn
 
+from tenantry import MultiTenantSDK
+
 SECONDS = 60
+
+
+def unhurried(sdk: MultiTenantSDK) -> None:
+    """Let the lease of an open SDK outlast the stalls of a busy machine. No test of this folder is about its end."""
+    lease = sdk._lease
+    assert lease is not None
+    lease._seconds = float(SECONDS)
 
 
 @asynccontextmanager

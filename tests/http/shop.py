@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from tenantry import Model, MultiTenantSDK, Record, TenantHandle, Unique, current_context
 from tenantry.http import Identity, by_header, by_path, current_tenant, handle_errors, lifespan
+from tests.http.serving import unhurried
 
 TOKENS = {
     "anna": Identity("acme", user="anna", claims={"role": "owner"}),
@@ -68,6 +69,7 @@ async def opened_shop(url: str, **sections: Any) -> AsyncIterator[Shop]:
     shop = Shop(sdk, build(sdk))
     shop.app.state.shop = shop
     async with lifespan(sdk)(shop.app):
+        unhurried(sdk)
         for tenant, skus in {"acme": ("L1", "ANVIL"), "globex": ("L1",)}.items():
             await sdk.tenants.create(tenant)
             for sku in skus:

@@ -20,7 +20,7 @@ from litestar.response import Response, Stream
 
 from tenantry import MultiTenantSDK, current_context
 from tenantry.http.litestar import CurrentTenant, TenantPlugin
-from tests.http.serving import ask, opened, request_bytes, uvicorn_of
+from tests.http.serving import ask, opened, request_bytes, unhurried, uvicorn_of
 from tests.http.shop import Product, ambient
 from tests.http.stage import NAMES, TENANT_OF, who
 
@@ -101,6 +101,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     plugin = TenantPlugin(sdk, identity=who, public=["/public", "/public/"])
     app = Litestar([*reading(sdk, after), *others(sdk)], plugins=[plugin], logging_config=None)
     async with opened(app):
+        unhurried(sdk)
         for tenant, listed in NAMES.items():
             await sdk.tenants.create(tenant)
             for name in listed:
