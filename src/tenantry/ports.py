@@ -124,6 +124,16 @@ class DatabaseAdapter(Executor, Protocol):
     async def undeclared_tables(self) -> list[str]:
         """Return the tables that hold rows of tenants and belong to no collection, so that a purge misses none."""
 
+    async def fence(self, tenant_id: str) -> None:
+        """Refuse this tenant's writes for good, in the database itself, and return once none is under way.
+
+        Whatever was admitted before and arrives later, from any process, raises
+        :class:`~tenantry.errors.TenantDeleted` and writes nothing. Safe to call twice.
+
+        Raises:
+            Unavailable: A transaction from before is still open; the fence stands.
+        """
+
     async def attest(self) -> None:
         """Prove through the live connections that one tenant cannot reach another.
 

@@ -21,7 +21,7 @@ from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import ExpectedTable, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
-from tenantry.databases.postgres.purge import check_sight, settle
+from tenantry.databases.postgres.purge import check_sight, fence
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -167,6 +167,13 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    async def fence(self, tenant_id: str) -> None:
+        """Let no seal open this tenant any more, and wait for the statements that one has opened."""
+        try:
+            await fence(self._control, tenant_id, await self._roles(), self._timeout)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
     async def attest(self) -> None:
         """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
         try:
@@ -208,18 +215,17 @@ class PostgresAdapter:
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
         try:
-            await self._prepare_to_purge([write.collection for write in writes if isinstance(write, Purge)])
+            await self._check_sight([write.collection for write in writes if isinstance(write, Purge)])
             async with block as connection:
                 return await self._perform(connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _prepare_to_purge(self, collections: Sequence[Collection]) -> None:
+    async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
             tables = [self._compiler.tables[collection.name] for collection in collections]
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
-            await settle(self._control, self._timeout)
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:

@@ -15,6 +15,7 @@ from tenantry.databases.postgres.findings import INIT_COMMAND
 from tenantry.databases.postgres.seal import (
     MESSAGE_PREFIX,
     SEAL_SETTING,
+    SQLSTATE_FENCED,
     SQLSTATE_REJECTED,
     Backend,
     Sealer,
@@ -25,6 +26,7 @@ from tenantry.errors import (
     DatabaseUnavailable,
     OperationTimeout,
     SealRejected,
+    TenantDeleted,
     TenantryError,
     UnsafeRole,
 )
@@ -283,6 +285,7 @@ def translate(error: BaseException) -> TenantryError | None:
 
     ==================================================  ==========================================
     the server refused the seal                         :class:`~tenantry.errors.SealRejected`
+    the tenant is fenced off                            :class:`~tenantry.errors.TenantDeleted`
     lost, refused, or the server shuts down             :class:`~tenantry.errors.DatabaseUnavailable`
     timed out, here or on the server                    :class:`~tenantry.errors.OperationTimeout`
     ==================================================  ==========================================
@@ -303,6 +306,8 @@ def _translate_refusal(error: asyncpg.PostgresError) -> TenantryError | None:
     code = error.sqlstate or ""
     if is_rejection(error):
         return SealRejected(str(error))
+    if code == SQLSTATE_FENCED:
+        return TenantDeleted(f"Tenant {error.detail!r} was deleted.", tenant_id=error.detail or "")
     if code in (
         "57014",
         "25P03",
