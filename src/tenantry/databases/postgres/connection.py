@@ -141,6 +141,7 @@ class Connector:
         self._direct_settings = direct_settings
         self._options = options
         self._sealers: dict[str, Sealer] = {}
+        self._newest: tuple[Sealer, float] | None = None
 
     async def scout(self) -> None:
         """Learn from one connection, which is not kept, whether a pooler stands in between.
@@ -199,6 +200,16 @@ class Connector:
             raise
         return slot
 
+    def ticket(self, tenant: str) -> str:
+        """Return a ticket by which any connection to this server can bind one transaction, within ten seconds."""
+        assert self._newest is not None
+        sealer, clock = self._newest
+        return sealer.sign(tenant, None, monotonic() + clock)
+
+    async def dial(self, **_: Any) -> TenantConnection:
+        """Open a connection on which the driver keeps nothing prepared. It is not bound, and not this pool's."""
+        return await self._dial(0)
+
     async def _dial(self, statements: int) -> TenantConnection:
         settings = self._settings if self.pooled else {**self._settings, **self._direct_settings}
         try:
@@ -227,6 +238,7 @@ class Connector:
             session = await self._session(connection)
             slot.clock = session["now"] - (sent + monotonic()) / 2
             slot.sealer = self._sealer(session["system_identifier"])
+            self._newest = slot.sealer, slot.clock
             pid = session["pid"]
             if not self.pooled:
                 slot.backend = Backend(pid, session["slot"], session["started"])
