@@ -31,6 +31,7 @@ from tenantry.errors import (
     DatabaseUnavailable,
     DataError,
     InvalidQuery,
+    InvalidRecord,
     IsolationError,
     ReferenceViolation,
     TenantryError,
@@ -343,6 +344,12 @@ class PostgresAdapter:
                 return ReferenceViolation(name, fields[0] if fields else None)
             if isinstance(error, asyncpg.UniqueViolationError):
                 return UniqueViolation(name, fields)
+        if isinstance(error, asyncpg.ProgramLimitExceededError):
+            _, fields = self._compiler.tables.violated(error.constraint_name or "") or ("", ())
+            # Up to 8 kB the server says which index it was.
+            return InvalidRecord(
+                "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
+            )
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
