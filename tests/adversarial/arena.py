@@ -178,28 +178,48 @@ def _shown(thing: object) -> str:
     return repr(thing)
 
 
-@asynccontextmanager
-async def open_arena(
-    admin_url: str, *, pooler_url: str | None = None, **options: Any
-) -> AsyncIterator[Arena]:
-    """Provision a database, open the SDK on it and seed both tenants.
+async def build_arena(admin_url: str, *, pooler_url: str | None = None) -> dict[str, Any]:
+    """Provision an empty database and make the tables; return what `MultiTenantSDK.open` takes.
 
     Args:
-        admin_url: The superuser's address of an empty database.
+        admin_url: The superuser's address of the database.
         pooler_url: Any address through a pooler, to go through it.
+    """
+    options = await deploy(admin_url, pooler_url=pooler_url)
+    options["database"]["pool_size"] = 2
+    async with MultiTenantSDK.open(**options, models=MODELS, schema="create"):
+        return options
+
+
+@asynccontextmanager
+async def enter_arena(admin_url: str, built: dict[str, Any], **options: Any) -> AsyncIterator[Arena]:
+    """Empty the tables, open the SDK and seed both tenants.
+
+    Args:
+        admin_url: The superuser's address of the database.
+        built: What `build_arena` returned.
         **options: For `MultiTenantSDK.open`; options of the section `database` are merged.
     """
-    deployed = await deploy(admin_url, pooler_url=pooler_url)
-    deployed["database"] |= {"pool_size": 2, **options.pop("database", {})}
-    deployed |= options
+    merged = {**built, **options, "database": {**built["database"], **options.get("database", {})}}
     judge = await asyncpg.connect(admin_url, statement_cache_size=0)
     try:
-        async with MultiTenantSDK.open(**deployed, models=MODELS, schema="create") as sdk:
-            arena = Arena(sdk, judge, admin_url, deployed)
+        await _sweep(judge)
+        async with MultiTenantSDK.open(**merged, models=MODELS) as sdk:
+            arena = Arena(sdk, judge, admin_url, merged)
             await arena.seed()
             yield arena
     finally:
         await judge.close()
+
+
+async def _sweep(judge: Any) -> None:
+    """Leave nothing of the test before: no row, and no session that a pooler keeps."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    await judge.execute(f"SELECT pg_terminate_backend(pid) {others}")
+    while await judge.fetchval(f"SELECT count(*) {others}"):
+        await asyncio.sleep(0.002)
+    own = ("tenantry.tenants", "tenantry.audit", "tenantry.idempotency", "tenantry.fences")
+    await judge.execute(f"TRUNCATE {', '.join([*TENANT_TABLES, 'countries', *own])}")
 
 
 @asynccontextmanager

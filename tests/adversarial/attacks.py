@@ -88,6 +88,8 @@ STATEMENTS: Final[tuple[str, ...]] = (
     "SELECT tenantry.keep_tenant(), tenantry.raw_write()",
     # the SDK's own tables
     "SELECT * FROM tenantry.seal_keys",
+    "SELECT * FROM tenantry.fences",
+    "INSERT INTO tenantry.fences (id) VALUES ('globex')",
     "SELECT * FROM tenantry.tenants",
     "SELECT * FROM tenantry.audit",
     "SELECT * FROM tenantry.secrets",

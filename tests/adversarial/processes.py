@@ -35,6 +35,13 @@ class Worker:
             assert words[0], "the worker ended"
             before.append(words)
 
+    async def said(self, word: str) -> set[str]:
+        """Return what followed `word` in each complete line that is left; for a worker that has ended."""
+        assert self.process.stdout is not None
+        text = (await self.process.stdout.read()).decode()
+        lines = text.split("\n")[:-1]  # the last one may have been cut short
+        return {line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")}
+
     async def kill(self) -> None:
         """Kill it as the operating system does when memory is short."""
         with suppress(ProcessLookupError):

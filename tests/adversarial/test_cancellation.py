@@ -6,15 +6,18 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tenantry.errors import OperationTimeout, TenantryError
-from tests.adversarial.arena import Arena, another_sdk, open_arena, outcome_of
+from tests.adversarial.arena import Arena, another_sdk, outcome_of
+from tests.adversarial.conftest import Entrance
 from tests.adversarial.models import Customer, Setting
 from tests.adversarial.steps import MOMENTS, Moment, interrupt
+from tests.adversarial.test_injected_sql import both_roles
 
 Operation = Callable[[Arena, str], Awaitable[Any]]
 
@@ -89,6 +92,12 @@ async def _globex_sees_its_own(arena: Arena) -> None:
     assert [row["tenant_id"] for row in seen] == ["globex", "globex"]
 
 
+async def _acme_sees_its_own(arena: Arena) -> None:
+    found = await arena.acme.data.read(Customer, order_by="name")
+    assert [row.id for row in found] == [arena.twin, arena.own]
+    assert not arena.reveals(found)
+
+
 async def _all_or_nothing(arena: Arena, id: str, rows: int, outcome: Any) -> None:
     stored = await arena.judge.fetch("SELECT tenant_id FROM settings WHERE id LIKE $1", f"{id} %")
     assert {row["tenant_id"] for row in stored} <= {"acme"}
@@ -99,16 +108,11 @@ async def _all_or_nothing(arena: Arena, id: str, rows: int, outcome: Any) -> Non
         assert len(stored) == rows
 
 
-@pytest.fixture(params=["direct", "pooled"])
-def pooler_url(request: pytest.FixtureRequest) -> str | None:
-    return None if request.param == "direct" else str(request.getfixturevalue("pooled_url"))
-
-
 @pytest.mark.parametrize("coalesce", [True, False], ids=["coalesced", "single"])
-async def test_at_every_await(database_url: str, pooler_url: str | None, coalesce: bool) -> None:
+async def test_at_every_await(entrance: Entrance, coalesce: bool) -> None:
     """One connection, so that the next user always gets the one that was interrupted, or its successor."""
     options = {"database": {"pool_size": 1}, "performance": {"coalesce": coalesce}}
-    async with open_arena(database_url, pooler_url=pooler_url, **options) as arena:
+    async with entrance(**options) as arena:
         interruptions = 0
         for name, (operation, rows) in OPERATIONS.items():
             if coalesce and name not in ("get", "read"):
@@ -123,6 +127,8 @@ async def _interrupt_everywhere(arena: Arena, operation: Operation, rows: int, m
         await _globex_sees_its_own(arena)  # which also leaves every connection bound to globex
         id = f"row {next(_numbers)}"
         reached, outcome = await interrupt(partial(operation, arena, id), step, moment)
+        if step % 2:  # whoever comes next: the same tenant may be given the connection without a new binding
+            await _acme_sees_its_own(arena)
         await _globex_sees_its_own(arena)
         await _all_or_nothing(arena, id, rows, outcome)
         await _pools_are_whole(arena)
@@ -176,6 +182,28 @@ async def test_a_cancellation_that_is_swallowed_inside_of_a_transaction(arena: A
     assert await arena.fingerprint("acme") == before
     await _globex_sees_its_own(arena)
     await _pools_are_whole(arena)
+
+
+@both_roles
+async def test_a_connection_on_which_a_cancellation_was_swallowed_is_not_used_again(
+    arena: Arena, role: str
+) -> None:
+    """The server is told in the background, and may cancel what comes next instead."""
+    pool = arena.pool(role)
+    for _ in range(pool.max_size):
+        connection: Any = None
+        try:
+            async with pool.statement("acme") as connection:
+                statement = await connection.prepare("SELECT pg_sleep(1)")
+                _, outcome = await interrupt(statement.fetch, 1, "at once")
+                assert isinstance(outcome, asyncio.CancelledError)
+        except TenantryError:
+            pass  # where the block was a transaction, it is told
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(pool.statement("globex")) for _ in range(pool.max_size)]
+            assert connection not in others
+            for other in others:
+                assert await other.fetchval("SELECT tenantry.current_tenant()") == "globex"
 
 
 async def test_a_cancelled_reader_takes_nobody_with_it(arena: Arena) -> None:

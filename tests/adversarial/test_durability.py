@@ -16,13 +16,13 @@ from tests.adversarial.processes import worker
 class TestAKilledProcess:
     async def test_loses_no_acknowledged_write(self, arena: Arena) -> None:
         acknowledged: set[str] = set()
-        for pause in (0.05, 0.15):
+        for pause in (0.0, 0.1):
             async with worker("write", arena.options) as writer:
+                for _ in range(4):
+                    acknowledged.add((await writer.until("stored"))[0][1])
                 await asyncio.sleep(pause)
                 await writer.kill()
-                while (words := await writer.line())[0]:
-                    if len(words) == 2 and words[0] == "stored":
-                        acknowledged.add(words[1])
+                acknowledged.update(await writer.said("stored"))
             await arena.globex.data.sql("DELETE FROM settings WHERE id LIKE 'none'")
             rows = await arena.judge.fetch("SELECT tenant_id, id FROM settings WHERE id ~ '^(single|triple)'")
             stored = {row["id"] for row in rows}

@@ -162,12 +162,19 @@ class TestAKilledBackend:
         await _recovered(arena.sdk, load)
         assert await arena.judge.fetchval("SELECT count(*) FROM settings WHERE id = 'lost'") == 0
 
-    async def test_in_the_middle_of_a_transaction(self, arena: Arena) -> None:
+    @pytest.mark.parametrize("heard", [True, False])
+    async def test_in_the_middle_of_a_transaction(self, arena: Arena, heard: bool) -> None:
+        """Whether or not the client has heard of it when it comes to commit."""
         before = await arena.fingerprint("acme")
         with pytest.raises(TenantryError):  # noqa: PT012
             async with arena.acme.data.transaction() as unit:
                 await unit.create(Setting(id="lost", value="x"))
                 await self._kill_all(arena)
+                if heard:
+                    connection = unit._unit.executor._connection  # type: ignore[union-attr]
+                    async with asyncio.timeout(5):
+                        while not connection.is_closed():
+                            await asyncio.sleep(0.001)
         assert await arena.fingerprint("acme") == before
         load = Load(arena.sdk)
         await load.prepare()

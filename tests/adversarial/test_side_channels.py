@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.adversarial.arena import Arena, open_arena, outcome_of
+from tests.adversarial.arena import Arena, build_arena, enter_arena, outcome_of
 from tests.adversarial.models import Customer, Setting
 from tests.adversarial.test_injected_sql import both_roles, inject
 from tests.servers import PostgresServer, ServerUnavailable
@@ -83,7 +83,8 @@ async def _busy(arena: Arena) -> AsyncIterator[list[str]]:
 async def test_nothing_of_globex_shows_anywhere(tracking_server: PostgresServer, role: str) -> None:
     name = f"side_{role}"
     tracking_server.execute("CREATE EXTENSION pg_stat_statements", _created(tracking_server, name))
-    async with open_arena(tracking_server.url(name)) as arena, _busy(arena) as seals:
+    url = tracking_server.url(name)
+    async with enter_arena(url, await build_arena(url)) as arena, _busy(arena) as seals:
         await arena.judge.execute("ANALYZE")
         pool = arena.pool(role)
         looks = [PER_BACKEND]

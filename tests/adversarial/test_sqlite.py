@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -17,7 +18,8 @@ import pytest_asyncio
 from tenantry import MultiTenantSDK
 from tenantry.data import DataManager
 from tenantry.databases.sqlite.adapter import SQLiteAdapter
-from tenantry.errors import Conflict, NotFound, TenantryError, Unsupported
+from tenantry.databases.sqlite.connection import Connection
+from tenantry.errors import Conflict, NotFound, TenantDeleted, TenantryError, Unsupported
 from tests.adversarial.arena import outcome_of
 from tests.adversarial.attacks import STATEMENTS
 from tests.adversarial.models import MODELS, TENANT_TABLES, Customer, Order, Setting
@@ -43,7 +45,7 @@ async def sdk(url: str) -> AsyncIterator[MultiTenantSDK]:
             await data.create(Customer(id=TWIN, name=tenant, email=f"{tenant}@example.com"))
             await data.create(Order(id=TWIN, customer_id=TWIN, number=1, total="1", memo=tenant))
             await data.create(Setting(id="theme", value=tenant))
-            await data.create(Setting(id=f"{tenant}'s", value=tenant), idempotency_key="k")
+            await data.create(Setting(id=f"{tenant}'s", value=tenant), idempotency_key=f"{tenant}'s")
         yield sdk
 
 
@@ -81,7 +83,7 @@ class TestThePredicate:
             lambda: data.delete(Order, TWIN),
             lambda: data.upsert(Customer(name="x", email="globex@example.com"), on=["email"]),
             lambda: data.delete(Setting, "theme"),
-            lambda: data.create(Setting(id="globex's", value="mine"), idempotency_key="other"),
+            lambda: data.create(Setting(id="globex's", value="mine"), idempotency_key="globex's"),
         )
         for write in writes:
             await outcome_of(write())
@@ -138,6 +140,18 @@ class TestTheAuthorizer:
                 with pytest.raises(sqlite3.DatabaseError):
                     connection.raw.execute(text)
 
+    def test_holds_a_connection_that_nobody_else_looks_after(self, tmp_path: Path) -> None:
+        """Without the attestation at the start, which would refuse to go on."""
+        connection = Connection(f"{tmp_path}/app.db", timeout=1, readonly=False)
+        connection.script(
+            ["CREATE TABLE settings (tenant_id, id)", "INSERT INTO settings VALUES ('globex', 1)"]
+        )
+        connection.restrict()
+        for text in ("SELECT * FROM settings", "DELETE FROM settings", "DROP TABLE settings"):
+            with pytest.raises(sqlite3.DatabaseError):
+                connection.control(text)
+        connection.raw.close()
+
     async def test_admits_only_the_table_of_the_statement(self, sdk: MultiTenantSDK) -> None:
         adapter = sdk._database
         assert isinstance(adapter, SQLiteAdapter)
@@ -164,13 +178,14 @@ class TestTheAuthorizer:
 
 class TestDurability:
     async def test_a_killed_process_loses_no_acknowledged_write(self, sdk: MultiTenantSDK, url: str) -> None:
-        for pause in (0.05, 0.15):
+        for pause in (0.0, 0.1):
             acknowledged: set[str] = set()
             async with worker("write", {"url": url}) as writer:
+                for _ in range(4):
+                    acknowledged.add((await writer.until("stored"))[0][1])
                 await asyncio.sleep(pause)
                 await writer.kill()
-                while (words := await writer.line())[0]:
-                    acknowledged.add(words[1])
+                acknowledged.update(await writer.said("stored"))
             stored = {id for tenant, id, _ in _stored(url) if tenant == "globex"}
             assert len(acknowledged) > 3
             assert acknowledged <= stored
@@ -188,6 +203,25 @@ class TestDurability:
         )
         assert sum(isinstance(outcome, Customer) for outcome in outcomes) == 1
         assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 49
+
+    async def test_a_write_of_another_process_that_comes_after_the_purge_leaves_nothing(
+        self, sdk: MultiTenantSDK, url: str
+    ) -> None:
+        """It was let in before the mark, and its thread gets to run when all seems to be over."""
+        async with MultiTenantSDK.open(url, models=MODELS) as other:
+            data, adapter = other.tenant("globex").data, other._database
+            assert isinstance(adapter, SQLiteAdapter)
+            await data.get(Setting, "theme")
+            over = threading.Event()
+            adapter._writer_thread.submit(over.wait)
+            late = asyncio.create_task(data.create(Setting(id="late", value="globex")))
+            await asyncio.sleep(0.05)
+            await sdk.tenants.delete("globex", reason="test")
+            await sdk.tenants.purge("globex")
+            over.set()
+            with pytest.raises(TenantDeleted):
+                await late
+        assert not [row for row in _stored(url) if row[0] == "globex"]
 
     async def test_one_idempotency_key_counts_once(self, sdk: MultiTenantSDK) -> None:
         data = sdk.tenant("acme").data

@@ -128,6 +128,8 @@ class LeakyAdapter(MemoryAdapter):
 
     def _referred(self, context: Context, write: Write) -> list[Record]:
         """What becomes of a reference to a row that is not the tenant's."""
+        if isinstance(write, Insert) and self.leak == "references":
+            return self._dangling(context, write)
         if not isinstance(write, Update):
             raise ReferenceViolation(write.collection.name)
         for field in write.collection.fields.values():
@@ -143,6 +145,18 @@ class LeakyAdapter(MemoryAdapter):
                 row = copy.copy(rows[write.id]) | write.changes
                 rows[write.id] = row
                 return [row]
+        raise ReferenceViolation(write.collection.name)
+
+    def _dangling(self, context: Context, write: Insert) -> list[Record]:
+        """Store a row whatever it refers to, if another tenant has that."""
+        record = write.records[0]
+        for field in write.collection.fields.values() if len(write.records) == 1 else ():
+            if field.ref is None:
+                continue
+            target = self._collections[field.ref.collection]
+            if any(record[field.name] in rows for rows in self._others(context, target)):
+                self._rows(context, write.collection)[record["id"]] = copy.copy(record)
+                return [record]
         raise ReferenceViolation(write.collection.name)
 
     def transaction(self, context: Context) -> Any:

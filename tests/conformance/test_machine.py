@@ -15,20 +15,24 @@ from tests.conformance.leaky import LeakyAdapter
 from tests.servers import PgBouncer, PostgresServer
 
 
-def lives() -> settings:
-    """Return how long to play: some seconds a database, or as long as a profile with more examples says."""
+def lives(number: int) -> settings:
+    """Return for how long to play: some seconds a database, or under the profile ``soak`` some minutes."""
     profile = settings()
-    if profile.max_examples > 100:
-        return profile
-    return settings(profile, max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+    soak = profile.max_examples > 100
+    return settings(
+        profile,
+        max_examples=number * 10 if soak else number,
+        stateful_step_count=200 if soak else 40,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def test_memory() -> None:
-    run_machine({"url": "memory://"}, settings=lives())
+    run_machine({"url": "memory://"}, settings=lives(100))
 
 
 def test_sqlite(tmp_path: Path) -> None:
-    run_machine({"url": f"sqlite:///{tmp_path}/machine.db"}, settings=lives())
+    run_machine({"url": f"sqlite:///{tmp_path}/machine.db"}, settings=lives(80))
 
 
 def test_postgresql(postgres_server: PostgresServer) -> None:
@@ -36,26 +40,27 @@ def test_postgresql(postgres_server: PostgresServer) -> None:
 
 
 def test_pgbouncer(postgres_server: PostgresServer, pgbouncer: PgBouncer) -> None:
-    play_on(postgres_server, pgbouncer)
+    play_on(postgres_server, pgbouncer, number=20)
 
 
-def play_on(server: PostgresServer, pooler: PgBouncer | None = None) -> None:
+def play_on(server: PostgresServer, pooler: PgBouncer | None = None, *, number: int = 40) -> None:
     """Play on a PostgreSQL database of one's own."""
     with asyncio.Runner() as runner:
         database = deployed(server, pooler)
         config = runner.run(database.__aenter__())
         try:
-            run_machine(config, settings=lives())
+            run_machine(config, settings=lives(number))
         finally:
             runner.run(database.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize(
-    "leak", ["fetch", "select", "count", "filters by or", "update", "delete", "transaction"]
+    "leak",
+    ["fetch", "select", "count", "filters by or", "update", "delete", "upsert", "references", "transaction"],
 )
 def test_a_database_that_leaks_is_caught(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ADAPTERS, "leaky", f"{LeakyAdapter.__module__}:LeakyAdapter")
     monkeypatch.setattr(LeakyAdapter, "leak", leak)
-    without_shrinking = settings(lives(), max_examples=200, phases=[Phase.generate], database=None)
+    without_shrinking = settings(lives(100), phases=[Phase.generate], database=None)
     with pytest.raises((AssertionError, ExceptionGroup)):
         run_machine({"url": "leaky://"}, settings=without_shrinking)

@@ -75,9 +75,13 @@ def run(suite: pytest.Pytester, *arguments: str, workers: int = 0) -> pytest.Run
     return suite.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
 
-def ini(suite: pytest.Pytester, *lines: str) -> None:
+def ini(suite: pytest.Pytester, *lines: str, mode: str = "auto") -> None:
     """Write the suite's pytest.ini."""
-    fixed = ("asyncio_mode = auto", "asyncio_default_fixture_loop_scope = function", "filterwarnings = error")
+    fixed = (
+        f"asyncio_mode = {mode}",
+        "asyncio_default_fixture_loop_scope = function",
+        "filterwarnings = error",
+    )
     suite.makeini("\n".join(["[pytest]", *fixed, *lines]))
 
 
@@ -149,7 +153,7 @@ def test_a_strangers_adapter_runs_the_conformance_suite(
 ) -> None:
     # The suite below runs in this process; its scheme must not outlive it.
     monkeypatch.setitem(ADAPTERS, "stranger", "test_products:Stranger")
-    ini(suite)
+    ini(suite, mode="strict")
     suite.makepyfile(
         test_products="""
         import sys
@@ -165,7 +169,7 @@ def test_a_strangers_adapter_runs_the_conformance_suite(
         class TestStranger(Conformance):
             config = {"url": "stranger://"}
 
-            async def test_its_own(self, sdk, acme):
+            async def test_its_own(self, sdk, acme):  # the suite's mark is inherited
                 assert sdk.capabilities == Stranger.capabilities
         """
     )

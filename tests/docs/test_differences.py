@@ -20,7 +20,7 @@ from tenantry import Indexed, Model, MultiTenantSDK, Ref
 from tenantry.errors import (
     ConfigurationError,
     DatabaseUnavailable,
-    DataError,
+    InvalidRecord,
     OperationTimeout,
     ReferenceViolation,
     Unsupported,
@@ -161,8 +161,9 @@ async def test_the_keys_of_a_json_object(sdk: MultiTenantSDK, name: str) -> None
 async def test_a_long_indexed_text(sdk: MultiTenantSDK, name: str) -> None:
     stored = sdk.tenant("acme").data.create(Shelf(label=secrets.token_hex(10_000)))
     if name == "postgresql":
-        with pytest.raises(DataError):
+        with pytest.raises(InvalidRecord) as caught:
             await stored
+        assert "too long" in caught.value.message
     else:
         assert len((await stored).label) == 20_000
 

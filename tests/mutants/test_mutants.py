@@ -1,7 +1,8 @@
-"""Each guard is needed: without it, the test that is named for it turns red.
+"""Each guard is needed: without it, every test that is named for it turns red.
 
-A patch begins with `# test:` and the tests that must notice. It is applied to a copy of the source, which the tests
-then import. One that no longer applies is an error, so that no guard loses its proof unseen.
+A patch takes one guard out. It begins with `# test:` and the tests that must fail, separated by commas. It is applied
+to a copy of the source, which the tests then import. One that no longer applies is an error, so that no guard loses
+its proof unseen.
 """
 
 from __future__ import annotations
@@ -14,36 +15,69 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MISSING
+
 ROOT = Path(__file__).parents[2]
 PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
+COPIED = ("src", "tests", "pyproject.toml")
+HEADER = "# test: "
 TESTS_FAILED = 1
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Give a copy of the source and the tests."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.patch", ".hypothesis")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_guard_is_missed(patch: Path, tmp_path: Path) -> None:
-    header = patch.read_text("utf-8").splitlines()[0]
-    assert header.startswith("# test: "), "the first line names the tests that must turn red"
-    for part in ("src", "tests", "examples", "pyproject.toml"):
-        _copy(ROOT / part, tmp_path / part)
-    applied = _run(["git", "apply", "--unsafe-paths", f"--directory={tmp_path}", str(patch)], tmp_path)
+def test_a_guard_is_missed(patch: Path, copy: Path) -> None:
+    tests = _tests_of(patch)
+    applied = _run(copy, "git", "apply", "-C1", str(patch))
     assert applied.returncode == 0, f"{patch.name} no longer applies:\n{applied.stderr}"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    done = _run([*command, *header.removeprefix("# test: ").split()], tmp_path)
-    assert done.returncode == TESTS_FAILED, (
-        f"nobody noticed {patch.stem}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+    # -rfEs: each test that failed, each that could not even be set up, and why one was skipped
+    done = _run(copy, sys.executable, "-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider", *tests)
+    if MISSING in done.stdout and done.returncode != TESTS_FAILED:
+        pytest.skip(next(line for line in done.stdout.splitlines() if MISSING in line))
+    assert done.returncode == TESTS_FAILED, _report(patch, done)
+    failed = [line.removeprefix("FAILED ") for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    for test in tests:
+        assert any(line.startswith(test) for line in failed), _report(patch, done)
+
+
+def test_what_is_tested_is_the_copy(copy: Path) -> None:
+    done = _run(
+        copy, sys.executable, "-c", "import tenantry, tests; print(tenantry.__file__, tests.__file__)"
     )
-    assert "collected 0 items" not in done.stdout
+    assert all(Path(place).is_relative_to(copy) for place in done.stdout.split()), done.stdout + done.stderr
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
-    else:
-        shutil.copy(source, target)
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_the_tests_named_exist(patch: Path) -> None:
+    for test in _tests_of(patch):
+        file, *_, function = test.partition("[")[0].split("::")
+        assert f"def {function}(" in (ROOT / file).read_text("utf-8"), test
 
 
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def _tests_of(patch: Path) -> list[str]:
+    header = patch.read_text("utf-8").splitlines()[0]
+    assert header.startswith(HEADER), "the first line names the tests that must turn red"
+    return [test.strip() for test in header.removeprefix(HEADER).split(",")]
+
+
+def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = f"{folder / 'src'}{os.pathsep}{folder}"
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def _report(patch: Path, done: subprocess.CompletedProcess[str]) -> str:
+    return f"nobody noticed {patch.stem}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"

@@ -145,7 +145,9 @@ def _models_in(name: str) -> Iterable[type[KeyedModel]]:
         found = getattr(found, part)
     listed = found if isinstance(found, list | tuple | set | frozenset) else [found]
     for item in listed:
-        if not (isinstance(item, type) and issubclass(item, KeyedModel)):
+        if not (
+            isinstance(item, type) and (issubclass(item, KeyedModel) or hasattr(item, "__tenantry_model__"))
+        ):
             raise ConfigurationError(
                 f"{name} holds {item!r}, which is no model.",
                 field="models",

@@ -155,10 +155,14 @@ class Tables(Mapping[str, sa.Table]):
         )
 
     def violated(self, constraint: str) -> tuple[str, tuple[str, ...]] | None:
-        """Return the collection and the fields of a constraint by its name, without the tenant."""
+        """Return the collection and the fields of a constraint or index by its name, without the tenant."""
         for collection in self._collections.values():
-            for item in self._tables[collection.name].constraints:
-                if item.name == constraint and isinstance(item, sa.schema.ColumnCollectionConstraint):
+            table = self._tables[collection.name]
+            named: list[sa.Constraint | sa.Index] = [*table.constraints, *table.indexes]
+            for item in named:
+                if item.name == constraint and isinstance(
+                    item, sa.schema.ColumnCollectionConstraint | sa.Index
+                ):
                     names = tuple(column.name for column in item.columns if column.name != "tenant_id")
                     return collection.name, names
         return None

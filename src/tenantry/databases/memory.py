@@ -19,6 +19,7 @@ from tenantry.errors import (
     NotFound,
     ReadOnlyCollection,
     ReferenceViolation,
+    TenantDeleted,
     UniqueViolation,
     Unsupported,
 )
@@ -40,6 +41,7 @@ class MemoryAdapter:
 
     def __init__(self, config: DatabaseConfig | None = None) -> None:
         self._tables: Tables = {}
+        self._fenced: set[str] = set()
         self._collections: dict[str, Collection] = {}
         self._turn = asyncio.Lock()
         self._closed = False
@@ -58,6 +60,11 @@ class MemoryAdapter:
     async def undeclared_tables(self) -> list[str]:
         """There is no table that no collection has made."""
         return []
+
+    async def fence(self, tenant_id: str) -> None:
+        """Refuse this tenant's writes for good, once the unit of work that has its turn is over."""
+        async with self._turn:
+            self._fenced.add(tenant_id)
 
     async def attest(self) -> None:
         """Tenants are kept in dicts of their own; there is no shared table to leak."""
@@ -96,6 +103,7 @@ class MemoryAdapter:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
         async with self._turn:
+            self._check_fence(context)
             return self._unit(context, writes)
 
     @asynccontextmanager
@@ -104,6 +112,7 @@ class MemoryAdapter:
         async with self._turn:
             if self._closed:
                 raise Closed("The database is closed.")
+            self._check_fence(context)
             inner = MemoryAdapter()
             inner._collections, inner._tables = self._collections, _copy(self._tables)
             unit = _Transaction(inner, context)
@@ -112,6 +121,10 @@ class MemoryAdapter:
                 self._tables = inner._tables
             finally:
                 unit.over = True
+
+    def _check_fence(self, context: Context) -> None:
+        if isinstance(context, TenantContext) and context.tenant_id in self._fenced:
+            raise TenantDeleted(f"Tenant {context.tenant_id!r} was deleted.", tenant_id=context.tenant_id)
 
     def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         before = _copy(self._tables)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ else:
     except ImportError:  # loaded with every pytest, wherever tenantry is installed
         pytest_asyncio = pytest
 
-pytest.register_assert_rewrite("tenantry.testing.conformance")
+if "tenantry.testing.conformance" not in sys.modules:
+    pytest.register_assert_rewrite("tenantry.testing.conformance")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -66,6 +66,8 @@ SQL_FIXES = [
     ("GRANT SELECT ON tenantry.audit TO PUBLIC", "grant-excess", "error"),
     ("GRANT UPDATE (key) ON tenantry.requests TO site_app", "grant-excess", "error"),
     ("GRANT SELECT ON tenantry.seal_keys TO site_raw", "seal-readable", "error"),
+    ("GRANT INSERT ON tenantry.fences TO site_app", "table-reachable", "error"),
+    ("GRANT DELETE ON tenantry.fences TO PUBLIC", "table-reachable", "error"),
     ("GRANT CREATE ON SCHEMA public TO PUBLIC", "right-open", "error"),
     ("GRANT TEMPORARY ON DATABASE isolation TO PUBLIC", "right-open", "warning"),
     ("GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "right-open", "warning"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -17,11 +18,12 @@ from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
+from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import ExpectedTable, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
-from tenantry.databases.postgres.purge import check_sight, settle
+from tenantry.databases.postgres.purge import check_sight, fence
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -29,6 +31,7 @@ from tenantry.errors import (
     DatabaseUnavailable,
     DataError,
     InvalidQuery,
+    InvalidRecord,
     IsolationError,
     ReferenceViolation,
     TenantryError,
@@ -39,6 +42,11 @@ from tenantry.ports import Capability, Executor, Purge, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
 from tenantry.types import Record
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.databases.postgres.sessions import Sessions
 
 _SCHEMA_LOCK = 0x7465_6E61_6E74  # "tenant"
 _BUILTIN_COLLATIONS = (17, 0)
@@ -71,6 +79,7 @@ class PostgresAdapter:
             Capability.MULTI_PROCESS,
             Capability.ROW_LEVEL_SECURITY,
             Capability.RAW_SQL,
+            Capability.SESSIONS,
         }
     )
 
@@ -89,6 +98,8 @@ class PostgresAdapter:
         self._app = TenantPool(config.url.get_secret_value(), max_size=config.pool_size, **sealed)
         self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
         self._raw: TenantPool | None = None
+        self._sessions: Sessions | None = None
+        self._acquire_timeout = config.acquire_timeout
         if config.raw_url is not None:
             raw_url = config.raw_url.get_secret_value()
             self._raw = TenantPool(raw_url, min_size=0, max_size=_RAW_POOL, wipe=True, **sealed)
@@ -106,6 +117,8 @@ class PostgresAdapter:
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
+        if self._sessions is not None:
+            await self._sessions.close()
         for pool in self._pools():
             await pool.close()
 
@@ -167,6 +180,13 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    async def fence(self, tenant_id: str) -> None:
+        """Let no seal open this tenant any more, and wait for the statements that one has opened."""
+        try:
+            await fence(self._control, tenant_id, await self._roles(), self._timeout)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
     async def attest(self) -> None:
         """Check roles, rights and policies, then let one canary tenant try to reach another's rows."""
         try:
@@ -208,18 +228,17 @@ class PostgresAdapter:
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
         try:
-            await self._prepare_to_purge([write.collection for write in writes if isinstance(write, Purge)])
+            await self._check_sight([write.collection for write in writes if isinstance(write, Purge)])
             async with block as connection:
                 return await self._perform(connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _prepare_to_purge(self, collections: Sequence[Collection]) -> None:
+    async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
             tables = [self._compiler.tables[collection.name] for collection in collections]
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
-            await settle(self._control, self._timeout)
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
@@ -237,11 +256,7 @@ class PostgresAdapter:
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Run one statement of the user's own as the raw role."""
-        if self._raw is None:
-            raise Unsupported(
-                "Raw SQL needs a role of its own.",
-                fix="Set TENANTRY_DATABASE_RAW_URL as `tenantry init` printed it.",
-            )
+        raw = self._raw_pool()
         try:
             word = _FIRST_WORD.match(_values.text(text))
         except (ValueError, TypeError) as error:
@@ -253,12 +268,40 @@ class PostgresAdapter:
                 fix=f"Begin with one of {', '.join(sorted(_STATEMENTS))}.",
             )
         try:
-            async with self._raw.statement(context.tenant_id) as connection:
+            async with raw.statement(context.tenant_id) as connection:
                 return [dict(row) for row in await connection.fetch(text, *params)]
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    def session(
+        self, context: TenantContext, admit: Callable[[], Awaitable[None]], options: dict[str, Any]
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a session of SQLAlchemy's ORM, each of whose transactions is bound to the tenant."""
+        from tenantry.databases.postgres.sessions import Sessions  # the ORM, on first use
+
+        if self._sessions is None:
+            pool = self._raw_pool()
+            self._sessions = Sessions(
+                pool.connector, self._app.connector.ticket, size=_RAW_POOL, timeout=self._acquire_timeout
+            )
+        return self._sessions.open(context.tenant_id, admit, options)
+
+    def bind(
+        self, connection: Any, context: TenantContext, admit: Callable[[], None]
+    ) -> AbstractContextManager[Any]:
+        """Bind a user's own connection, which is logged in as the raw role, to the tenant."""
+        ticket = partial(self._app.connector.ticket, context.tenant_id)
+        return bind(connection, Scope(context.tenant_id, admit, ticket))
+
     # -- inside
+
+    def _raw_pool(self) -> TenantPool:
+        if self._raw is None:
+            raise Unsupported(
+                "A user's own SQL needs a role of its own.",
+                fix="Set TENANTRY_DATABASE_RAW_URL as `tenantry init` printed it.",
+            )
+        return self._raw
 
     def _scope(self, context: Context) -> tuple[TenantPool, str | None]:
         """Return the pool of the role that serves ``context``, and whom to bind."""
@@ -301,6 +344,12 @@ class PostgresAdapter:
                 return ReferenceViolation(name, fields[0] if fields else None)
             if isinstance(error, asyncpg.UniqueViolationError):
                 return UniqueViolation(name, fields)
+        if isinstance(error, asyncpg.ProgramLimitExceededError):
+            _, fields = self._compiler.tables.violated(error.constraint_name or "") or ("", ())
+            # Up to 8 kB the server says which index it was.
+            return InvalidRecord(
+                "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
+            )
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):

@@ -15,6 +15,7 @@ from tenantry.databases.postgres.findings import INIT_COMMAND
 from tenantry.databases.postgres.seal import (
     MESSAGE_PREFIX,
     SEAL_SETTING,
+    SQLSTATE_FENCED,
     SQLSTATE_REJECTED,
     Backend,
     Sealer,
@@ -25,6 +26,7 @@ from tenantry.errors import (
     DatabaseUnavailable,
     OperationTimeout,
     SealRejected,
+    TenantDeleted,
     TenantryError,
     UnsafeRole,
 )
@@ -139,6 +141,7 @@ class Connector:
         self._direct_settings = direct_settings
         self._options = options
         self._sealers: dict[str, Sealer] = {}
+        self._newest: tuple[Sealer, float] | None = None
 
     async def scout(self) -> None:
         """Learn from one connection, which is not kept, whether a pooler stands in between.
@@ -197,6 +200,16 @@ class Connector:
             raise
         return slot
 
+    def ticket(self, tenant: str) -> str:
+        """Return a ticket by which any connection to this server can bind one transaction, within ten seconds."""
+        assert self._newest is not None
+        sealer, clock = self._newest
+        return sealer.sign(tenant, None, monotonic() + clock)
+
+    async def dial(self, **_: Any) -> TenantConnection:
+        """Open a connection on which the driver keeps nothing prepared. It is not bound, and not this pool's."""
+        return await self._dial(0)
+
     async def _dial(self, statements: int) -> TenantConnection:
         settings = self._settings if self.pooled else {**self._settings, **self._direct_settings}
         try:
@@ -225,6 +238,7 @@ class Connector:
             session = await self._session(connection)
             slot.clock = session["now"] - (sent + monotonic()) / 2
             slot.sealer = self._sealer(session["system_identifier"])
+            self._newest = slot.sealer, slot.clock
             pid = session["pid"]
             if not self.pooled:
                 slot.backend = Backend(pid, session["slot"], session["started"])
@@ -283,6 +297,7 @@ def translate(error: BaseException) -> TenantryError | None:
 
     ==================================================  ==========================================
     the server refused the seal                         :class:`~tenantry.errors.SealRejected`
+    the tenant is fenced off                            :class:`~tenantry.errors.TenantDeleted`
     lost, refused, or the server shuts down             :class:`~tenantry.errors.DatabaseUnavailable`
     timed out, here or on the server                    :class:`~tenantry.errors.OperationTimeout`
     ==================================================  ==========================================
@@ -303,6 +318,8 @@ def _translate_refusal(error: asyncpg.PostgresError) -> TenantryError | None:
     code = error.sqlstate or ""
     if is_rejection(error):
         return SealRejected(str(error))
+    if code == SQLSTATE_FENCED:
+        return TenantDeleted(f"Tenant {error.detail!r} was deleted.", tenant_id=error.detail or "")
     if code in (
         "57014",
         "25P03",

@@ -111,7 +111,7 @@ class TenantPool:
         options: dict[str, Any] = {"timeout": connect_timeout, "command_timeout": command_timeout}
         if ssl is not None:
             options["ssl"] = ssl
-        self._connector = Connector(
+        self.connector = Connector(
             dsn,
             keys,
             keep_statements=not wipe,
@@ -123,16 +123,16 @@ class TenantPool:
             },
             options=options,
         )
-        self._shelf = Shelf(self._connector, min_size, max_size, acquire_timeout, max_idle, wipe)
+        self._shelf = Shelf(self.connector, min_size, max_size, acquire_timeout, max_idle, wipe)
         self._search_path = search_path
 
     def __repr__(self) -> str:
-        return f"<TenantPool {self._connector.where} size={self.size}/{self.max_size} idle={self.idle}>"
+        return f"<TenantPool {self.connector.where} size={self.size}/{self.max_size} idle={self.idle}>"
 
     @property
     def pooled(self) -> bool:
         """Whether a transaction pooler stands between us and the server. Known once the pool is open."""
-        return self._connector.pooled
+        return self.connector.pooled
 
     @property
     def size(self) -> int:
@@ -206,7 +206,7 @@ class TenantPool:
             UnsafeRole: The database was never provisioned.
         """
         if not self._shelf.opened:
-            await self._connector.scout()
+            await self.connector.scout()
             await self._shelf.open()
 
     async def close(self, timeout: float = 10.0) -> None:

@@ -304,6 +304,7 @@ async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
     await connection.execute(
         f"GRANT EXECUTE ON FUNCTION tenantry.session(), tenantry.bind(text), tenantry.current_tenant() TO {app}, {raw}"
     )
+    await connection.execute(f"GRANT SELECT, INSERT ON tenantry.fences TO {quote(roles.control)}")
     newest = await connection.fetchrow(_NEWEST_KEY)
     return await add_seal_key(connection) if newest is None else _key(newest)
 

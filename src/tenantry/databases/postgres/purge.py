@@ -2,7 +2,7 @@
 
 A purge runs as the control role, under row-level security like everybody. What a policy hides from it, it would
 neither delete nor miss: it would delete 0 of 3 rows, count 0 that are left, and certify it. The same goes for rows of
-transactions that are still open.
+transactions that are still open, and of those that come later: the tenant is fenced off first, so that none can.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
+from tenantry.databases.postgres.policies import Roles
 from tenantry.databases.postgres.pool import TenantPool
 from tenantry.errors import DatabaseUnavailable, UnsafeRole
 
@@ -30,8 +31,14 @@ WHERE c.oid = ANY ($1::text[]::pg_catalog.regclass[]) AND c.relrowsecurity AND (
   OR EXISTS (SELECT FROM policy WHERE polrelid = c.oid AND NOT polpermissive AND polcmd IN ('*', 'r', 'd')))
 ORDER BY 1
 """
+_FENCE: Final = "INSERT INTO tenantry.fences (id) VALUES ($1) ON CONFLICT DO NOTHING"
 _NEXT: Final = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text"
-_ENDED: Final = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::text::xid8"
+# What has written holds a transaction id; what has only begun, and may write yet, a snapshot without the fence.
+_ENDED: Final = """
+SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::text::xid8 AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+  WHERE r.rolname = ANY ($2) AND pg_catalog.age(a.backend_xmin) > pg_catalog.age($1::text::xid8::xid))
+"""
 
 
 async def check_sight(control: TenantPool, tables: Sequence[str]) -> None:
@@ -49,22 +56,26 @@ async def check_sight(control: TenantPool, tables: Sequence[str]) -> None:
         )
 
 
-async def settle(control: TenantPool, seconds: float) -> None:
-    """Return once every transaction that has written anything by now has ended.
+async def fence(control: TenantPool, tenant_id: str, roles: Roles, seconds: float) -> None:
+    """Let no seal open this tenant any more, and return once no statement from before can write.
 
     Args:
         control: The control role's pool.
+        tenant_id: The tenant.
+        roles: The names of the roles.
         seconds: How long to wait.
 
     Raises:
         DatabaseUnavailable: One is still open after that.
     """
     async with control.statement(None) as connection:
+        await connection.execute(_FENCE, tenant_id)
+    async with control.statement(None) as connection:
         following = await connection.fetchval(_NEXT)
     until = monotonic() + seconds
     while monotonic() < until:
         async with control.statement(None) as connection:
-            if await connection.fetchval(_ENDED, following):
+            if await connection.fetchval(_ENDED, following, [roles.app, roles.raw]):
                 return
         await asyncio.sleep(_PAUSE)
     raise DatabaseUnavailable(

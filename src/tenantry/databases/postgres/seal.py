@@ -42,6 +42,7 @@ SEAL_SETTING: Final = "tenantry.seal"
 SEAL_SECONDS: Final = 600
 TICKET_SECONDS: Final = 10
 SQLSTATE_REJECTED: Final = "42501"
+SQLSTATE_FENCED: Final = "TN001"  # a class that neither the standard nor PostgreSQL uses
 MESSAGE_PREFIX: Final = "tenantry: "
 
 _BLOCK = 64
@@ -172,7 +173,10 @@ class Sealer:
 
 
 def seal_tables() -> list[str]:
-    """Return the statements that make the key table, to be run as the owner. Nobody else may read it."""
+    """Return the statements that make the tables behind the functions, to be run as the owner.
+
+    Nobody else may read the keys, and no tenant's role the fences.
+    """
     return [
         """CREATE TABLE IF NOT EXISTS tenantry.seal_keys (
   kid text PRIMARY KEY CHECK (kid ~ '^[a-z0-9][a-z0-9_-]{0,31}$'),
@@ -182,6 +186,12 @@ def seal_tables() -> list[str]:
   retired_at timestamptz
 )""",
         "REVOKE ALL ON TABLE tenantry.seal_keys FROM PUBLIC",
+        # The tenants that no seal opens any more. No column tenant_id, since no tenant's row is in it.
+        """CREATE TABLE IF NOT EXISTS tenantry.fences (
+  id text PRIMARY KEY,
+  created_at timestamptz NOT NULL DEFAULT now()
+)""",
+        "REVOKE ALL ON TABLE tenantry.fences FROM PUBLIC",
     ]
 
 
@@ -212,6 +222,7 @@ _PARTS: Final = {
     "@mac@": "sha256(k.outer_pad || sha256(k.inner_pad || convert_to(@claim@ || '@system@', 'UTF8') || @holder@))",
     "@seconds@": str(6 * TICKET_SECONDS),
     "@sqlstate@": SQLSTATE_REJECTED,
+    "@fenced@": SQLSTATE_FENCED,
     "@prefix@": MESSAGE_PREFIX,
 }
 # Since PostgreSQL 16 the numbers of backends stay the same, so the seal can say where its own is to be found. Before,
@@ -253,18 +264,22 @@ DECLARE
   seal text := current_setting('tenantry.seal', true);
   part text[];
   tenant text;
+  fenced bool;
 BEGIN
   IF seal IS NULL OR seal = '' THEN
     RETURN NULL;
   END IF;
   part := string_to_array(seal, '|');
-  SELECT part[5] INTO tenant FROM tenantry.seal_keys k
+  SELECT part[5], EXISTS (SELECT FROM tenantry.fences f WHERE f.id = part[5]) INTO tenant, fenced
+  FROM tenantry.seal_keys k
   WHERE @key@
     AND @mine@
     AND transaction_timestamp() <= to_timestamp(part[3]::float8)
     AND sha256(@mac@) = sha256(decode(part[6], 'hex'));
   IF tenant IS NULL THEN
     PERFORM tenantry.refuse(part);
+  ELSIF fenced THEN
+    RAISE EXCEPTION USING ERRCODE = '@fenced@', MESSAGE = '@prefix@the tenant was deleted.', DETAIL = tenant;
   END IF;
   RETURN tenant;
 END $function$""",

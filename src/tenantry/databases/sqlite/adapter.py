@@ -18,6 +18,8 @@ from tenantry.context import Context, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.sqlite.connection import (
+    CREATE_FENCES,
+    FENCES_TABLE,
     Connection,
     abandon,
     in_transaction,
@@ -111,7 +113,8 @@ class SQLiteAdapter:
 
     async def create_schema(self) -> None:
         """Create the tables that do not exist yet."""
-        script = [text for _, statements in self._compiler.tables.ddl() for text in statements]
+        tables = [text for _, statements in self._compiler.tables.ddl() for text in statements]
+        script = [CREATE_FENCES, *tables]
 
         def create(connection: Connection) -> None:
             with connection.trusted():
@@ -121,11 +124,22 @@ class SQLiteAdapter:
 
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
-        return self._compiler.tables.differences(await self._write(_existing))
+        existing = await self._write(_existing)
+        missing = [] if (None, FENCES_TABLE) in existing else [f"table {FENCES_TABLE} is missing"]
+        return [*missing, *self._compiler.tables.differences(existing)]
 
     async def undeclared_tables(self) -> list[str]:
         """Return the tables with rows of tenants that belong to no collection."""
         return self._compiler.tables.undeclared(await self._write(_existing))
+
+    async def fence(self, tenant_id: str) -> None:
+        """Refuse this tenant's writes for good; a transaction from before holds the file until it is over."""
+
+        def fence(connection: Connection) -> None:
+            in_transaction(connection, lambda: connection.fence(tenant_id))
+
+        async with self._my_turn():
+            await self._write(fence)
 
     async def attest(self) -> None:
         """Prove that the authorizer refuses every tenant table outside compiled statements."""
@@ -162,19 +176,25 @@ class SQLiteAdapter:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
 
-        def unit(connection: Connection) -> list[list[Record]]:
-            return in_transaction(connection, lambda: self._perform(connection, context, writes))
+        def work(connection: Connection) -> list[list[Record]]:
+            connection.check_fence(context)
+            return self._perform(connection, context, writes)
 
         async with self._my_turn():
-            return await self._write(unit)
+            return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
+
+        def begin(connection: Connection) -> None:
+            connection.control("BEGIN IMMEDIATE")
+            connection.check_fence(context)
+
         async with self._my_turn():
             unit = _Transaction(self, context)
             try:
-                await self._write(lambda connection: connection.control("BEGIN IMMEDIATE"))
+                await self._write(begin)
                 yield unit
                 await self._write(lambda connection: connection.control("COMMIT"))
             finally:

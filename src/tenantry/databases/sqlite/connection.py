@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tenantry import _values
+from tenantry.context import Context, SystemContext
 from tenantry.databases._sql import Compiler, Step
+from tenantry.errors import TenantDeleted
 
 T = TypeVar("T")
 
@@ -34,6 +36,12 @@ class Reach:
 
 
 NOTHING = Reach()
+# The tenants whose writes are refused. No column tenant_id, since no tenant's row is in it.
+FENCES_TABLE = "tenantry_fences"
+CREATE_FENCES = "CREATE TABLE IF NOT EXISTS tenantry_fences (id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID"
+FENCES = Reach(frozenset({FENCES_TABLE}))
+_FENCE = "INSERT OR IGNORE INTO tenantry_fences (id) VALUES (?)"
+_FENCED = "SELECT 1 FROM tenantry_fences WHERE id = ?"
 # What SQLite itself touches when it sets up json_each, the function behind "in".
 _ENGINE = frozenset({"json_each", "sqlite_master"})
 
@@ -114,6 +122,27 @@ class Connection:
             return self.raw.execute(step.statement.text, step.args).fetchall()
         finally:
             self._reach = NOTHING
+
+    def check_fence(self, context: Context) -> None:
+        """Refuse a tenant that is fenced off. To be asked inside the transaction that would write.
+
+        Raises:
+            TenantDeleted: It is.
+        """
+        if isinstance(context, SystemContext):
+            return
+        self._reach = FENCES
+        try:
+            fenced = self.raw.execute(_FENCED, (context.tenant_id,)).fetchone()
+        finally:
+            self._reach = NOTHING
+        if fenced:
+            raise TenantDeleted(f"Tenant {context.tenant_id!r} was deleted.", tenant_id=context.tenant_id)
+
+    def fence(self, tenant_id: str) -> None:
+        """Refuse a tenant's writes for good."""
+        with self.trusted():
+            self.raw.execute(_FENCE, (tenant_id,))
 
     def script(self, statements: Sequence[str]) -> None:
         """Run the adapter's own statements."""
