@@ -43,6 +43,7 @@ logger = logging.getLogger("tenantry.tenants")
 LEASE_SECONDS = 0.9
 LONGEST_LEASE = 1.0  # that the configuration allows to any process
 _MAX_CHANGES = 1_000
+_ATTEMPTS = 3  # a process that was held up for a moment asks again
 _EPOCH_ROW = "tenants"
 
 
@@ -175,13 +176,16 @@ class TenantLease:
             TenantNotFound, TenantSuspended, TenantDeleted: It may not.
             DirectoryUnavailable: The directory could not be read in time, so nobody is served.
         """
-        if time.monotonic() >= self._until:
-            await asyncio.shield(self._renewal())
-        status, until = self._known.get(tenant_id), self._until
-        if status is None:
-            until = time.monotonic() + self._seconds
-            status = await self._load(tenant_id)
-        if time.monotonic() >= until:  # the answer was true when it was given, and came late
+        for _ in range(_ATTEMPTS):
+            if time.monotonic() >= self._until:
+                await asyncio.shield(self._renewal())
+            status, until = self._known.get(tenant_id), self._until
+            if status is None:
+                until = time.monotonic() + self._seconds
+                status = await self._load(tenant_id)
+            if time.monotonic() < until:
+                break  # otherwise the answer was true when it was given, and came late
+        else:
             raise DirectoryUnavailable("The tenant directory answered too late, so no tenant is served.")
         if status is not TenantStatus.ACTIVE:
             _refuse(tenant_id, status)

@@ -135,7 +135,7 @@ async def test_what_a_transaction_sees(sdk: MultiTenantSDK, name: str) -> None:
 async def test_a_row_that_is_held(options: Options, name: str) -> None:
     if name == "memory":
         return  # nobody else can hold anything
-    async with opened(options) as sdk, opened(options, timeout=0.3) as impatient:
+    async with opened(options) as sdk, opened(options, timeout=2.0) as impatient:
         shelf = await sdk.tenant("acme").data.create(Shelf())
         async with sdk.tenant("acme").data.transaction() as work:
             await work.update(shelf, label="held")
