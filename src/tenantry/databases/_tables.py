@@ -163,7 +163,7 @@ class Tables(Mapping[str, sa.Table]):
                 if item.name == constraint and isinstance(
                     item, sa.schema.ColumnCollectionConstraint | sa.Index
                 ):
-                    names = tuple(column.name for column in item.columns if column.name != "tenant_id")
+                    names = tuple(str(column.name) for column in item.columns if column.name != "tenant_id")
                     return collection.name, names
         return None
 
