@@ -22,7 +22,7 @@ run:  ## load 336,776 real flights as 16 tenants and ask them questions (ARGS="-
 	@exec $(bin)/python -m examples.flights $(ARGS)
 
 venv:  ## set up .venv for work on tenantry
-	@$(venv) .venv build dev demo project
+	@$(venv) .venv build dev arq demo project
 
 check: venv  ## lint, format, types, layers, no registry host in any file
 	$(bin)/ruff check .

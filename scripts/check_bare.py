@@ -15,8 +15,8 @@ import importlib.util, pathlib, sys
 import tenantry
 
 extras = (
-    "aiomysql asyncmy asyncpg chdb fastapi httpx hypothesis joserfc litestar psycopg pymongo pytest redis rich "
-    "starlette typer"
+    "aiomysql arq asyncmy asyncpg celery chdb fastapi httpx hypothesis joserfc litestar procrastinate psycopg pymongo "
+    "pytest redis rich starlette taskiq typer"
 ).split()
 present = [name for name in extras if importlib.util.find_spec(name)]
 assert not present, f"not a bare environment: {present}"

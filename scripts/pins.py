@@ -14,7 +14,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 SETS = ("base", "build", "cli", "bench", "dev")
-WITHOUT_DEPENDENCIES = ("demo",)
+WITHOUT_DEPENDENCIES = ("arq", "demo")
 HEADER = "# Written by `make pins` from {name}.in; do not edit.\n"
 
 

@@ -26,8 +26,12 @@ PROJECT = "project"
 UNFINISHED = "unfinished"  # only a killed set-up leaves this file: a package may be half there
 
 # `build` comes first, so that nothing is built with tools fetched on the side. Of the demonstration's package only
-# the CSV files are read, so what it depends on stays away.
-OPTIONS = {"demo": ["--no-deps", "--no-build-isolation"], PROJECT: ["--no-deps", "--no-build-isolation"]}
+# the CSV files are read, so what it depends on stays away; arq depends on a redis that nothing else here can use.
+OPTIONS = {
+    "arq": ["--no-deps"],
+    "demo": ["--no-deps", "--no-build-isolation"],
+    PROJECT: ["--no-deps", "--no-build-isolation"],
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import PgBouncer, PostgresServer, ServerUnavailable
+from tests.servers import PgBouncer, PostgresServer, ServerUnavailable, ValkeyServer
 
 MISSING = "could not be had: "
 
@@ -63,6 +63,17 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
         _go_without("PgBouncer", error)
     with pooler:
         yield pooler
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """Give a server of the Redis protocol of this process's own."""
+    try:
+        server = ValkeyServer.start()
+    except ServerUnavailable as error:
+        _go_without("Valkey", error)
+    with server:
+        yield server
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, Any] = {
     "expected": 1,
     "fields": ["isbn"],
     "key": "k",
+    "reason": "expired",
     "differences": ["table books is missing"],
 }
 

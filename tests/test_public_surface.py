@@ -73,6 +73,11 @@ SURFACE: dict[str, list[str]] = {
         "new_key",
         "problem",
     ],
+    "tenantry.jobs": ["JobKey", "JobSigner", "enqueue_for", "untenanted"],
+    "tenantry.jobs.arq": ["TenantJobs", "TenantRedis"],
+    "tenantry.jobs.celery": ["TenantTask", "install"],
+    "tenantry.jobs.procrastinate": ["install"],
+    "tenantry.jobs.taskiq": ["TenantMiddleware", "current_tenant"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -88,6 +93,7 @@ METHODS: dict[type, list[str]] = {
         "get_health",
         "get_metrics",
         "initialize",
+        "job_signer",
         "on",
         "open",
         "system",
@@ -183,6 +189,11 @@ def test_importing_it_imports_no_driver() -> None:
         "fastapi",
         "starlette",
         "alembic",
+        "arq",
+        "celery",
+        "procrastinate",
+        "redis",
+        "taskiq",
     ):
         assert absent not in loaded
 

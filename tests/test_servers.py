@@ -14,8 +14,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import redis
 
-from tests.servers import FaultProxy, PgBouncer, PostgresServer, ServerUnavailable
+from tests.servers import FaultProxy, PgBouncer, PostgresServer, ServerUnavailable, ValkeyServer
 from tests.servers import pgbouncer as pgbouncer_module
 from tests.servers.process import Account, can_run
 
@@ -325,3 +326,25 @@ class TestFaultProxy:
             reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
             assert await asyncio.wait_for(reader.read(), timeout=5) == b""
             writer.close()
+
+
+class TestValkeyServer:
+    def test_it_answers_who_knows_the_password_and_nobody_else(self, valkey_server: ValkeyServer) -> None:
+        with redis.Redis.from_url(valkey_server.url()) as client:
+            assert client.ping()
+        with redis.Redis(port=valkey_server.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+
+    def test_two_at_once_are_apart_and_stopping_leaves_nothing(self, valkey_server: ValkeyServer) -> None:
+        with ValkeyServer.start() as other:
+            with (
+                redis.Redis.from_url(other.url()) as client,
+                redis.Redis.from_url(valkey_server.url()) as first,
+            ):
+                client.set("only", "here")
+                assert first.get("only") is None
+                pid = int(client.info("server")["process_id"])
+            folder = other.folder
+            assert _is_alive(pid)
+        assert not _is_alive(pid)
+        assert not folder.exists()

@@ -11,7 +11,8 @@
     │   ├── ContextMismatch         two tenants were named
     │   ├── UnsafeRole              the database role would void the isolation
     │   ├── AttestationFailed       one canary tenant reached another's rows
-    │   └── SealRejected            the database did not accept the tenant's seal
+    │   ├── SealRejected            the database did not accept the tenant's seal
+    │   └── JobRejected             a job's token does not let it run; carries the reason
     ├── TenantError                 about a tenant itself
     │   ├── InvalidTenantId
     │   ├── TenantNotFound
@@ -103,10 +104,11 @@ class IsolationError(TenantryError):
 class TenantRequired(IsolationError):
     """No tenant was named, so there is no data."""
 
-    def __init__(self, what: str = "This call") -> None:
+    def __init__(self, what: str = "This call", *, fix: str | None = None) -> None:
         super().__init__(
             f"{what} needs a tenant and none was given.",
-            fix='Use a bound handle, `async with sdk.tenant("acme") as acme`, or pass context=…; '
+            fix=fix
+            or 'Use a bound handle, `async with sdk.tenant("acme") as acme`, or pass context=…; '
             'work across tenants goes through sdk.system(reason="…").',
         )
 
@@ -125,6 +127,18 @@ class AttestationFailed(IsolationError):
 
 class SealRejected(IsolationError):
     """The database did not accept the seal that names the tenant of a connection."""
+
+
+class JobRejected(IsolationError):
+    """The token that a job carries does not let it run. Its body did not run.
+
+    ``reason`` is one of ``malformed``, ``forged``, ``unknown-key``, ``expired``, ``other-task``, ``other-queue``,
+    ``other-job`` and ``other-arguments``.
+    """
+
+    def __init__(self, message: str, *, reason: str, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.reason = reason
 
 
 class TenantError(TenantryError):

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tenantry.coalescer import Coalescer
-from tenantry.config import Settings, load_settings
+from tenantry.config import JobsConfig, Settings, load_settings
 from tenantry.context import SystemContext, TenantContext, check_ambient
 from tenantry.cursors import CursorSigner
 from tenantry.data import DataManager, Runtime
@@ -40,8 +40,10 @@ from tenantry.tenants import (
     audit,
     children_first,
     cursor_secret,
+    job_secret,
     prepare_directory,
 )
+from tenantry.tokens import JobKey, JobSigner
 from tenantry.types import tenant_id
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ class MultiTenantSDK:
         self._runtime: Runtime | None = None
         self._tenants: TenantManager | None = None
         self._data: DataManager | None = None
+        self._job_signer: JobSigner | None = None
 
     @classmethod
     def open(
@@ -202,6 +205,7 @@ class MultiTenantSDK:
         await prepare_directory(database)
         await database.attest()
         cursors = CursorSigner(await cursor_secret(database))
+        self._job_signer = await _job_signer(settings.jobs, database)
         performance = settings.performance
         lease = TenantLease(
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
@@ -255,6 +259,11 @@ class MultiTenantSDK:
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return self._opened(self._data)
+
+    @property
+    def job_signer(self) -> JobSigner:
+        """Signs the tenant of a job; see ``tenantry.jobs``."""
+        return self._opened(self._job_signer)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -412,6 +421,12 @@ class MultiTenantSDK:
     def get_metrics(self) -> dict[str, Any]:
         """Return what the SDK did since it was opened, for each verb and collection."""
         return self._metrics.snapshot()
+
+
+async def _job_signer(options: JobsConfig, database: DatabaseAdapter) -> JobSigner:
+    if options.key is None:
+        return JobSigner([JobKey("database", await job_secret(database))], ttl=options.ttl)
+    return JobSigner.configured(options)
 
 
 def _check_names(collections: Sequence[Collection]) -> None:

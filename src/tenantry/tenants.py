@@ -501,6 +501,12 @@ async def cursor_secret(database: DatabaseAdapter) -> bytes:
     return bytes((await _get_or_insert(database, SECRETS, made))["value"])
 
 
+async def job_secret(database: DatabaseAdapter) -> bytes:
+    """Return the secret that signs the tokens of jobs, made when it is first asked for."""
+    made = _Secret(id="jobs", value=secrets.token_bytes(32))
+    return bytes((await _get_or_insert(database, SECRETS, made))["value"])
+
+
 async def _get_or_insert(database: DatabaseAdapter, collection: Collection, instance: KeyedModel) -> Record:
     record = collection.to_record(instance)
     found = await database.fetch(_SYSTEM, collection, [record["id"]])

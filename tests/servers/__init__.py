@@ -14,5 +14,6 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerUnavailable
 from tests.servers.proxy import FaultProxy
+from tests.servers.valkey import ValkeyServer
 
-__all__ = ["FaultProxy", "PgBouncer", "PostgresServer", "ServerUnavailable"]
+__all__ = ["FaultProxy", "PgBouncer", "PostgresServer", "ServerUnavailable", "ValkeyServer"]
