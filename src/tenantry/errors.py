@@ -34,6 +34,7 @@
     │   ├── ReferenceViolation
     │   ├── IdempotencyConflict
     │   ├── TransactionFailed
+    │   ├── AdoptionError           an existing schema cannot be adopted as it stands
     │   └── SchemaMismatch
     └── Unavailable                 try again later
         ├── DatabaseUnavailable
@@ -306,6 +307,10 @@ class TransactionFailed(DataError):
             "An earlier write in this transaction failed; nothing of it is kept.",
             fix="Let the error leave the `async with` block, then run the whole block again.",
         )
+
+
+class AdoptionError(DataError):
+    """An existing schema or its data cannot be adopted as it stands; nothing of the step that refused was done."""
 
 
 class SchemaMismatch(DataError):

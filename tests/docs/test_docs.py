@@ -43,6 +43,7 @@ def _variables(opened: dict[str, object]) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(400)  # a page may run twenty programs, and two seconds each are ten on a busy machine
 @pytest.mark.usefixtures("_environment")
 @pytest.mark.parametrize("document", ALL, ids=str)
 def test_a_page_runs(document: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ async def examine_postgres(project: Project) -> Diagnosis:
     Raises:
         DatabaseUnavailable: No role reaches the database.
     """
-    urls = _urls(project)
+    urls = urls_of(project)
     places, findings = await _reached(urls)
     diagnosis = Diagnosis("postgresql", places[next(iter(places))].where)
     diagnosis.note(
@@ -37,7 +37,7 @@ async def examine_postgres(project: Project) -> Diagnosis:
     if any(finding.severity == "error" for finding in diagnosis.findings):
         return diagnosis
     async with connected(urls["control"]) as connection:
-        roles = await _roles(connection, places)
+        roles = await roles_of(connection, places)
         if roles is None:
             message = f"It was never prepared for tenantry: it has no schema {_OWN_SCHEMA}."
             diagnosis.findings.append(
@@ -49,7 +49,7 @@ async def examine_postgres(project: Project) -> Diagnosis:
     return diagnosis
 
 
-def _urls(project: Project) -> dict[str, str]:
+def urls_of(project: Project) -> dict[str, str]:
     """Return the URL of each role that has one; that of the app role first."""
     options = project.settings.database
     given = {
@@ -109,7 +109,7 @@ def _apart(places: Mapping[str, Place]) -> list[Finding]:
     ]
 
 
-async def _roles(connection: Any, places: Mapping[str, Place]) -> Roles | None:
+async def roles_of(connection: Any, places: Mapping[str, Place]) -> Roles | None:
     """Return the names of the roles; ``None`` where the database was never prepared."""
     owner = await connection.fetchval(
         "SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = $1",
@@ -124,9 +124,10 @@ async def _roles(connection: Any, places: Mapping[str, Place]) -> Roles | None:
 
 async def _inspect(connection: Any, roles: Roles, project: Project, diagnosis: Diagnosis) -> None:
     with driver():
+        from tenantry.databases.postgres.adopt.journal import adopted_tables
         from tenantry.databases.postgres.inspect import inspect_roles, inspect_server, inspect_tables
 
-    declared = _declared(project)
+    declared = with_adopted(declared_tables(project), await adopted_tables(connection))
     others = await unlisted(connection, declared, [roles.app, roles.raw])
     expected = [*declared, *(other.table for other in others)]
     tables = [
@@ -175,11 +176,19 @@ async def _lacking(connection: Any, roles: Roles, declared: Sequence[ExpectedTab
 def _needed(table: ExpectedTable, roles: Roles) -> dict[str, Sequence[Privilege]]:
     if table.kind == "tenant":
         return {roles.app: ALL_PRIVILEGES, roles.control: ("SELECT", "DELETE")}
+    if table.kind == "open":
+        return {roles.app: ALL_PRIVILEGES, roles.control: ALL_PRIVILEGES}
     app: Sequence[Privilege] = ("SELECT",) if table.kind == "shared" else table.app
     return {roles.app: app, roles.control: ALL_PRIVILEGES}
 
 
-def _declared(project: Project) -> list[ExpectedTable]:
+def with_adopted(declared: Sequence[ExpectedTable], adopted: Sequence[ExpectedTable]) -> list[ExpectedTable]:
+    """Return the tables of the models and those that were adopted; one that is both is as it was adopted."""
+    known = {(table.schema, table.table) for table in adopted}
+    return [*(table for table in declared if (table.schema, table.table) not in known), *adopted]
+
+
+def declared_tables(project: Project) -> list[ExpectedTable]:
     """Return the tables of the models and of the SDK itself."""
     collections = {collection.name: collection for collection in collections_of(project)}
     return expected_tables(Tables(PostgresDialect(), collections))

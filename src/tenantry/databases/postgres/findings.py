@@ -13,6 +13,7 @@ from tenantry.databases.postgres.policies import (
     Privilege,
     Roles,
     control_table_policies,
+    open_table_policies,
     shared_table_policies,
     table_name,
     tenant_table_policies,
@@ -23,7 +24,7 @@ from tenantry.schema import Collection
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
 
 Severity = Literal["error", "warning"]
-Kind = Literal["tenant", "shared", "control"]
+Kind = Literal["tenant", "shared", "open", "control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,12 @@ class ExpectedTable(NamedTuple):
     Attributes:
         schema: Its schema.
         table: Its name.
-        kind: ``tenant`` rows, ``shared`` reference data, or a ``control`` table of the SDK's own.
+        kind: ``tenant`` rows, ``shared`` reference data, a table that is ``open`` to every tenant's writes too, or a
+            ``control`` table of the SDK's own.
         raw: Whether a user's own SQL may reach it, for tenant tables.
         app: What the app role may do with the sealed tenant's rows, for control tables.
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
+        versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
     """
 
     schema: str
@@ -66,6 +69,7 @@ class ExpectedTable(NamedTuple):
     raw: bool = True
     app: tuple[Privilege, ...] = ()
     adopted: bool = False
+    versioned: bool = True
 
     @property
     def name(self) -> str:
@@ -75,9 +79,13 @@ class ExpectedTable(NamedTuple):
     def statements(self, roles: Roles) -> list[str]:
         """Return what gives the table its policies and rights, anew or for the first time."""
         if self.kind == "tenant":
-            return tenant_table_policies(self.schema, self.table, roles, raw=self.raw)
+            return tenant_table_policies(
+                self.schema, self.table, roles, raw=self.raw, versioned=self.versioned
+            )
         if self.kind == "shared":
             return shared_table_policies(self.schema, self.table, roles)
+        if self.kind == "open":
+            return open_table_policies(self.schema, self.table, roles)
         return control_table_policies(self.schema, self.table, roles, app=self.app)
 
     def fix(self, roles: Roles) -> str:

@@ -48,7 +48,7 @@ async def inspect_tables(connection: Any, roles: Roles, expected: Sequence[Expec
     findings += catalog.references(await connection.fetch(_REFERENCES, oids))
     findings += catalog.triggers(await connection.fetch(_TRIGGERS, oids))
     findings += catalog.rights(await connection.fetch(_RIGHTS, oids, tenants))
-    of_tenants = [oid for oid, table in tables.items() if table.kind != "shared"]
+    of_tenants = [oid for oid, table in tables.items() if table.kind not in ("shared", "open")]
     views = await connection.fetch(_VIEWS, of_tenants, tenants)
     findings += [_view(row, roles) for row in views]
     findings += [
@@ -79,7 +79,11 @@ class _Catalog:
             by_table[policy["oid"]].append(policy)
         findings = []
         for oid, table in self._tables.items():
-            if table.kind == "shared":
+            if table.kind == "open":
+                message = "Every tenant reads and writes all its rows."
+                fix = "Let its rows find a tenant, or accept it; see the page on adopting."
+                findings.append(Finding("warning", "table-open", table.name, message, fix))
+            if table.kind in ("shared", "open"):
                 continue
             row = self._rows[oid]
             if not (row["enabled"] and row["forced"]):
@@ -176,7 +180,7 @@ class _Catalog:
             wanted = (row["source_tenant"], self._rows[row["target"]]["tenant"])
             if source is not None and source.kind == "tenant" and wanted in set(pairs):
                 continue
-            relaxed = source is not None and (source.adopted or target.adopted)
+            relaxed = target.adopted or (source is not None and source.adopted)
             findings.append(
                 Finding(
                     "warning" if relaxed else "error",
@@ -197,7 +201,7 @@ class _Catalog:
             self._finding("warning", "trigger-missing", table, f"The trigger {name} is missing or disabled.")
             for oid, table in self._tables.items()
             if table.kind == "tenant"
-            for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw else [KEEP_TRIGGER])
+            for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw and table.versioned else [KEEP_TRIGGER])
             if (oid, name) not in found
         ]
 
@@ -216,6 +220,8 @@ class _Catalog:
     def _allowed(self, table: ExpectedTable, role: str) -> set[str]:
         if table.kind == "shared":
             return {"SELECT"}
+        if table.kind == "open":
+            return set(ALL_PRIVILEGES)
         if table.kind == "control":
             return set(table.app) if role == self._roles.app else set()
         return set(ALL_PRIVILEGES) if table.raw or role == self._roles.app else set()

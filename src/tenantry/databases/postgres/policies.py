@@ -68,7 +68,9 @@ def table_name(schema: str | None, table: str) -> str:
     return f"{quote(schema)}.{quote(table)}" if schema else quote(table)
 
 
-def tenant_table_policies(schema: str | None, table: str, roles: Roles, *, raw: bool = True) -> list[str]:
+def tenant_table_policies(
+    schema: str | None, table: str, roles: Roles, *, raw: bool = True, versioned: bool = True
+) -> list[str]:
     """Return the statements that make a table one of tenant rows.
 
     App, and raw if allowed, see and write the rows of the sealed tenant and no others; control reads and deletes
@@ -77,9 +79,11 @@ def tenant_table_policies(schema: str | None, table: str, roles: Roles, *, raw: 
 
     Args:
         schema: The table's schema.
-        table: The table, which has the columns ``tenant_id``, ``id``, ``version``, ``created_at``, ``updated_at``.
+        table: The table, which has the column ``tenant_id``.
         roles: The names of the roles.
         raw: Whether a user's own SQL may reach the table.
+        versioned: Whether it has the columns ``id``, ``version``, ``created_at``, ``updated_at``, which are then kept
+            true under a user's own SQL.
     """
     name = table_name(schema, table)
     statements = [
@@ -96,7 +100,7 @@ def tenant_table_policies(schema: str | None, table: str, roles: Roles, *, raw: 
         f"WHEN (OLD.{TENANT_COLUMN} IS DISTINCT FROM NEW.{TENANT_COLUMN}) EXECUTE FUNCTION tenantry.keep_tenant()",
         f"DROP TRIGGER IF EXISTS {quote(RAW_TRIGGER)} ON {name}",
     ]
-    if raw:
+    if raw and versioned:
         statements.append(
             f"CREATE TRIGGER {quote(RAW_TRIGGER)} BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW "
             f"WHEN (current_user = {quote_literal(roles.raw)}) EXECUTE FUNCTION tenantry.raw_write()"
@@ -108,6 +112,12 @@ def shared_table_policies(schema: str | None, table: str, roles: Roles) -> list[
     """Return the statements that make a table one of reference data: every tenant reads it, control writes it."""
     name = table_name(schema, table)
     return _grants(name, roles, app=("SELECT",), raw=("SELECT",), control=ALL_PRIVILEGES)
+
+
+def open_table_policies(schema: str | None, table: str, roles: Roles) -> list[str]:
+    """Return the statements for a table whose rows every tenant reads and writes: it is not isolated at all."""
+    name = table_name(schema, table)
+    return _grants(name, roles, app=ALL_PRIVILEGES, raw=ALL_PRIVILEGES, control=ALL_PRIVILEGES)
 
 
 def control_table_policies(
