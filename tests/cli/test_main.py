@@ -16,6 +16,7 @@ COMMANDS = [
     (),
     ("init",),
     ("doctor",),
+    ("scan",),
     ("keys",),
     ("keys", "list"),
     ("keys", "rotate"),

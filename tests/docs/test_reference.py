@@ -14,13 +14,16 @@ import pytest
 
 import tenantry
 import tenantry.http
+import tenantry.scan
 import tenantry.testing
 from tenantry import MultiTenantSDK, errors
 from tenantry.config import Settings, load_settings
 from tenantry.data import DataManager
 from tenantry.errors import ConfigurationError, InvalidQuery
 from tenantry.http import problem
-from tenantry.schema import KeyedModel, Kind
+from tenantry.scan import Kind
+from tenantry.schema import KeyedModel
+from tenantry.schema import Kind as FieldKind
 from tenantry.tenants import TenantManager
 from tests.docs.commands import leaves
 from tests.docs.pages import ROOT, codes, page, rows, tables
@@ -154,8 +157,8 @@ def test_the_status_of_an_error_is_the_documented_one(row: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("module", "pages"),
-    [(tenantry.http, ["fastapi", "web"]), (tenantry.testing, ["testing"])],
-    ids=["http", "testing"],
+    [(tenantry.http, ["fastapi", "web"]), (tenantry.scan, ["scan"]), (tenantry.testing, ["testing"])],
+    ids=["http", "scan", "testing"],
 )
 def test_each_name_of_the_other_modules_is_documented(module: ModuleType, pages: list[str]) -> None:
     text = "".join(page(name).text for name in pages)
@@ -192,7 +195,7 @@ def test_an_option_of_a_part_not_built_is_refused_by_name(row: list[str]) -> Non
 
 def test_each_kind_of_field_and_each_marker_is_documented() -> None:
     kinds = {row[1] for row in rows(MODELS.section("Kinds of fields"))}
-    assert kinds == {kind.value for kind in Kind}
+    assert kinds == {kind.value for kind in FieldKind}
     markers = {codes(row[0])[0].partition("(")[0] for row in tables(MODELS.section("Markers"))[0]}
     assert markers == {"Encrypted", "Indexed", "PII", "Ref", "Searchable", "Shared", "Unique"}
 
@@ -209,6 +212,17 @@ def test_each_option_of_init_is_documented() -> None:
     documented = {codes(row[0])[0].split()[0] for row in rows(OPERATIONS.section("Prepare a database"))}
     options = dict(leaves())["init"] - {"--admin-url", "--json", "--help"}
     assert documented == options
+
+
+def test_each_option_of_scan_is_documented() -> None:
+    text = page("scan").section("Scan your own application") + page("scan").section("What is sent")
+    documented = {name for row in rows(text) for name in codes(row[0])}
+    assert documented == dict(leaves())["scan"] - {"--help"}
+
+
+def test_each_kind_of_leak_is_documented() -> None:
+    documented = {codes(row[0])[0]: row[1] for row in rows(page("scan").section("What it finds"))}
+    assert documented == {kind.label: kind.severity.value for kind in Kind}
 
 
 def test_each_finding_of_the_doctor_is_documented() -> None:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tenantry import __version__
-from tenantry.cli import adopt, data, demo, doctor, init, keys, tenants
+from tenantry.cli import adopt, data, demo, doctor, init, keys, scan, tenants
 from tenantry.cli.output import Output, wants_json
 from tenantry.errors import (
     ConfigurationError,
@@ -103,5 +103,6 @@ commands.command("demo")(demo.demo)
 commands.command("doctor")(doctor.doctor)
 commands.add_typer(data.commands, name="data")
 commands.add_typer(adopt.commands, name="adopt")
+commands.command("scan")(scan.scan)
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(tenants.commands, name="tenants")
