@@ -29,6 +29,7 @@ SURFACE: dict[str, list[str]] = {
         "PurgeCertificate",
         "Record",
         "Ref",
+        "RenamedFrom",
         "Searchable",
         "Shared",
         "SystemHandle",
@@ -95,6 +96,7 @@ SURFACE: dict[str, list[str]] = {
         "scan",
         "served",
     ],
+    "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }

@@ -3,7 +3,18 @@
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
-from tenantry.schema import PII, Encrypted, Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
+from tenantry.schema import (
+    PII,
+    Encrypted,
+    Indexed,
+    KeyedModel,
+    Model,
+    Ref,
+    RenamedFrom,
+    Searchable,
+    Shared,
+    Unique,
+)
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import Page, Record, TenantId
@@ -21,6 +32,7 @@ __all__ = [
     "PurgeCertificate",
     "Record",
     "Ref",
+    "RenamedFrom",
     "Searchable",
     "Shared",
     "SystemHandle",

@@ -27,6 +27,7 @@
     │   ├── UnknownCollection
     │   ├── ReadOnlyCollection
     │   └── Unsupported             this database cannot do it
+    ├── MigrationRefused            a migration would lose data or isolation
     ├── DataError                   the database refused
     │   ├── NotFound
     │   ├── Conflict                carries the current version
@@ -238,6 +239,10 @@ class ReadOnlyCollection(InvalidRequest):
 
 class Unsupported(InvalidRequest):
     """This database, or this placement, cannot do what was asked."""
+
+
+class MigrationRefused(TenantryError):
+    """A migration would lose data or isolation, or nobody can tell that it would not. Nothing was changed."""
 
 
 class DataError(TenantryError):

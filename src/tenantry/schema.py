@@ -63,6 +63,19 @@ class Encrypted:
     """Marks a field to be stored encrypted. Refused until a key provider is configured."""
 
 
+@dataclass(frozen=True, slots=True)
+class RenamedFrom:
+    """Marks a field that had another name, so that a migration renames its column instead of dropping it.
+
+    It has no effect once the column is renamed, and may stay.
+
+    Attributes:
+        name: The former name.
+    """
+
+    name: str
+
+
 class Shared:
     """Mixed into a model, ``class Airport(Shared, Model)``: reference data that every tenant reads and none writes."""
 
@@ -142,6 +155,7 @@ class Field:
     searchable: bool = False
     pii: bool = False
     ref: Ref | None = None
+    renamed_from: str | None = None
     digits: int = 38
     places: int = 9
     fixed_places: bool = False
@@ -175,6 +189,7 @@ class KeyedModel(BaseModel):
         __collection__: The name of the collection and its table.
         __unique__: Groups of fields that are unique together within a tenant.
         __indexes__: Groups of fields to index; each index begins with the tenant.
+        __renamed_from__: The former name of the collection, so that a migration renames its table.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -183,6 +198,7 @@ class KeyedModel(BaseModel):
     __unique__: ClassVar[tuple[tuple[str, ...], ...]] = ()
     __indexes__: ClassVar[tuple[tuple[str, ...], ...]] = ()
     __control__: ClassVar[bool] = False
+    __renamed_from__: ClassVar[str] = ""
 
     if TYPE_CHECKING:
         id: Any
@@ -214,6 +230,7 @@ class Collection:
     unique: tuple[tuple[str, ...], ...]
     indexes: tuple[tuple[str, ...], ...]
     plain: bool
+    renamed_from: str | None = None
 
     @property
     def key(self) -> Field:
@@ -353,6 +370,7 @@ def _collection(model: type[KeyedModel]) -> Collection:
         unique=singles + tuple(map(tuple, model.__unique__)),
         indexes=tuple(dict.fromkeys(indexed + tuple(map(tuple, model.__indexes__)))),
         plain=not model.__pydantic_post_init__ and all(field.revive is None for field in fields.values()),
+        renamed_from=model.__renamed_from__ or None,
     )
 
 
@@ -424,6 +442,7 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
         searchable=marked(Searchable),
         pii=marked(PII),
         ref=next((item for item in markers if isinstance(item, Ref)), None),
+        renamed_from=next((item.name for item in markers if isinstance(item, RenamedFrom)), None),
     )
 
 

@@ -200,7 +200,8 @@ class MultiTenantSDK:
         if differences:
             raise SchemaMismatch(
                 differences,
-                fix='In development, open with schema="create", which makes missing tables; it changes none.',
+                fix="Bring the tables up to the models: tenantry migrate upgrade (revisions that are missing: "
+                'tenantry migrate new "…"). In development, open with schema="create", which makes missing tables.',
             )
         await prepare_directory(database)
         await database.attest()

@@ -15,7 +15,7 @@ from tenantry.cli.commands import commands as tenantry_commands
 from tests.docs.pages import ROOT
 
 # Run for real; the others are checked as far as can be, and belong to the reader's own machine.
-_RUN = frozenset({"cat", "chmod", "ls", "pytest", "python", "set", "tenantry"})
+_RUN = frozenset({"alembic", "cat", "chmod", "ls", "pytest", "python", "set", "tenantry"})
 _READ = frozenset({"cd", "export", "git", "make", "mkdir", "pip", "psql", "createdb", "uvicorn", "curl"})
 
 

@@ -43,7 +43,7 @@ def _variables(opened: dict[str, object]) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(400)  # a page may run twenty programs, and two seconds each are ten on a busy machine
+@pytest.mark.timeout(600)  # each command of a page starts a program, and the machine may be busy
 @pytest.mark.usefixtures("_environment")
 @pytest.mark.parametrize("document", ALL, ids=str)
 def test_a_page_runs(document: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

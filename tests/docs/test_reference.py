@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tenantry
+import tenantry.alembic
 import tenantry.http
 import tenantry.scan
 import tenantry.testing
@@ -157,8 +158,13 @@ def test_the_status_of_an_error_is_the_documented_one(row: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("module", "pages"),
-    [(tenantry.http, ["fastapi", "web"]), (tenantry.scan, ["scan"]), (tenantry.testing, ["testing"])],
-    ids=["http", "scan", "testing"],
+    [
+        (tenantry.alembic, ["migrations"]),
+        (tenantry.http, ["fastapi", "web"]),
+        (tenantry.scan, ["scan"]),
+        (tenantry.testing, ["testing"]),
+    ],
+    ids=["alembic", "http", "scan", "testing"],
 )
 def test_each_name_of_the_other_modules_is_documented(module: ModuleType, pages: list[str]) -> None:
     text = "".join(page(name).text for name in pages)
@@ -197,7 +203,7 @@ def test_each_kind_of_field_and_each_marker_is_documented() -> None:
     kinds = {row[1] for row in rows(MODELS.section("Kinds of fields"))}
     assert kinds == {kind.value for kind in FieldKind}
     markers = {codes(row[0])[0].partition("(")[0] for row in tables(MODELS.section("Markers"))[0]}
-    assert markers == {"Encrypted", "Indexed", "PII", "Ref", "Searchable", "Shared", "Unique"}
+    assert markers == {"Encrypted", "Indexed", "PII", "Ref", "RenamedFrom", "Searchable", "Shared", "Unique"}
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tenantry.registry import adapter_for
 from tenantry.schema import Collection, collection_of
 from tenantry.tenants import CONTROL_COLLECTIONS
 
-_CREATE = 'Open the SDK with schema="create" in development; in production make them with your migrations.'
+_CREATE = 'Run: tenantry migrate upgrade; or in development open the SDK with schema="create".'
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tenantry import __version__
-from tenantry.cli import adopt, data, demo, doctor, init, keys, scan, tenants
+from tenantry.cli import adopt, data, demo, doctor, init, keys, migrate, scan, tenants
 from tenantry.cli.output import Output, wants_json
 from tenantry.errors import (
     ConfigurationError,
@@ -61,7 +61,10 @@ def _status(error: TenantryError) -> int:
 def next_step(error: TenantryError) -> str | None:
     """Return what to do about ``error`` on the command line; where that is the same in Python, the error's own fix."""
     if isinstance(error, SchemaMismatch):
-        return "In development, make missing tables with TENANTRY_DATABASE_SCHEMA_MODE=create before the command."
+        return (
+            "Run: tenantry migrate upgrade. In development, make missing tables with "
+            "TENANTRY_DATABASE_SCHEMA_MODE=create before the command."
+        )
     if isinstance(error, InvalidTransition) and error.wanted == "purged":
         return f"Mark it first: tenantry tenants delete {error.tenant_id} --reason …"
     if isinstance(error, TenantExists | InvalidTransition):
@@ -105,4 +108,5 @@ commands.add_typer(data.commands, name="data")
 commands.add_typer(adopt.commands, name="adopt")
 commands.command("scan")(scan.scan)
 commands.add_typer(keys.commands, name="keys")
+commands.add_typer(migrate.commands, name="migrate")
 commands.add_typer(tenants.commands, name="tenants")

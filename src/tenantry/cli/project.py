@@ -113,9 +113,14 @@ def _existing(path: Path | None, option: str) -> Path | None:
 def load_models(names: Sequence[str] | None) -> tuple[type[KeyedModel], ...]:
     """Import models by name; without a name, those that ``pyproject.toml`` lists."""
     found: dict[type[KeyedModel], None] = {}
-    for name in names or _listed():
+    for name in named_models(names):
         found.update(dict.fromkeys(_models_in(name)))
     return tuple(found)
+
+
+def named_models(names: Sequence[str] | None) -> list[str]:
+    """Return the names of models that are given; without one, those that ``pyproject.toml`` lists."""
+    return list(names or _listed())
 
 
 def _listed() -> list[str]:

@@ -20,7 +20,7 @@ from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.dialect import PostgresDialect
-from tenantry.databases.postgres.findings import ExpectedTable, expected_tables, refuse
+from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from tenantry.databases.postgres.sessions import Sessions
 
-_SCHEMA_LOCK = 0x7465_6E61_6E74  # "tenant"
 _BUILTIN_COLLATIONS = (17, 0)
 _CONTROL_POOL = 4
 _RAW_POOL = 4
@@ -138,7 +137,7 @@ class PostgresAdapter:
         await owner.open()
         try:
             async with owner.transaction(None) as connection:
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
                 existing = await _existing(connection)
                 roles = await self._roles()
                 for expected, (table, statements) in zip(
@@ -146,7 +145,7 @@ class PostgresAdapter:
                 ):
                     if (table.schema, table.name) in existing:
                         continue
-                    for text in [*statements, *_defaults(expected), *expected.statements(roles)]:
+                    for text in [*statements, *expected.defaults(), *expected.statements(roles)]:
                         await connection.execute(text)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
@@ -416,14 +415,6 @@ async def _existing(connection: Any) -> Existing:
         described = ExistingColumn(row["type"], not row["attnotnull"], required)
         found.setdefault((schema, row["table"]), {})[row["column"]] = described
     return found
-
-
-def _defaults(expected: ExpectedTable) -> list[str]:
-    """A user's own INSERT need not name the tenant; the policy would refuse any other one anyway."""
-    if expected.kind != "tenant":
-        return []
-    column = f"ALTER COLUMN {policies.TENANT_COLUMN} SET DEFAULT tenantry.current_tenant()"
-    return [f"ALTER TABLE {expected.name} {column}"]
 
 
 def _required(config: DatabaseConfig, option: str) -> str:

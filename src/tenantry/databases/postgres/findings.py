@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from tenantry.databases._tables import Tables
 from tenantry.databases.postgres.policies import (
+    TENANT_COLUMN,
     Privilege,
     Roles,
     control_table_policies,
@@ -22,6 +23,8 @@ from tenantry.errors import UnsafeRole
 from tenantry.schema import Collection
 
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
+SCHEMA_LOCK: Final = 0x7465_6E61_6E74
+"""The advisory lock under which one process at a time changes tables: in ASCII, tenant."""
 
 Severity = Literal["error", "warning"]
 Kind = Literal["tenant", "shared", "open", "control"]
@@ -87,6 +90,13 @@ class ExpectedTable(NamedTuple):
         if self.kind == "open":
             return open_table_policies(self.schema, self.table, roles)
         return control_table_policies(self.schema, self.table, roles, app=self.app)
+
+    def defaults(self) -> list[str]:
+        """Return what spares a user's own INSERT to name the tenant; the policy would refuse any other one anyway."""
+        if self.kind != "tenant":
+            return []
+        column = f"ALTER COLUMN {TENANT_COLUMN} SET DEFAULT tenantry.current_tenant()"
+        return [f"ALTER TABLE {self.name} {column}"]
 
     def fix(self, roles: Roles) -> str:
         """Return :meth:`statements` as one text."""
