@@ -24,11 +24,12 @@ run:  ## load 336,776 real flights as 16 tenants and ask them questions (ARGS="-
 venv:  ## set up .venv for work on tenantry
 	@$(venv) .venv build dev arq demo project
 
-check: venv  ## lint, format, types, layers, no registry host in any file
+check: venv  ## lint, format, types, layers, tenantry.sync up to date, no registry host in any file
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy $(sources)
 	$(bin)/lint-imports --no-logo
+	$(bin)/python -m scripts.sync --check
 	$(bin)/python -m scripts.check_hosts
 
 test: venv  ## run everything against real servers, then import tenantry in a bare environment

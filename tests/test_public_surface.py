@@ -97,6 +97,7 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
+    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -215,6 +216,8 @@ def test_importing_it_imports_no_driver() -> None:
         "procrastinate",
         "redis",
         "taskiq",
+        "pandas",
+        "polars",
     ):
         assert absent not in loaded
 

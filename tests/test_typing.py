@@ -40,7 +40,7 @@ def test_without_the_comments_each_line_is_an_error(tmp_path: Path) -> None:
     assert len(expected) >= 20
 
 
-@pytest.mark.parametrize("name", ["results.py", "filters.py"])
+@pytest.mark.parametrize("name", ["results.py", "filters.py", "synchronous.py"])
 def test_the_files_import(name: str) -> None:
     compile((FOLDER / name).read_text("utf-8"), name, "exec")
     __import__(f"tests.typing.{name.removesuffix('.py')}")

@@ -37,6 +37,7 @@ class Capability(enum.Enum):
     SESSIONS = "sessions of SQLAlchemy's ORM, and connections of one's own"
     ROW_LEVEL_SECURITY = "row-level security in the database"
     MULTI_PROCESS = "many processes on one database"
+    FORK = "child processes that open it again"
 
 
 class Insert(msgspec.Struct, frozen=True):
@@ -172,3 +173,11 @@ class SessionAdapter(Protocol):
         self, connection: Any, context: TenantContext, admit: Callable[[], None]
     ) -> AbstractContextManager[Any]:
         """Bind a connection of another driver. ``admit`` is called for each of its transactions."""
+
+
+@runtime_checkable
+class Rests(Protocol):
+    """An adapter that holds what a forked process cannot leave alone."""
+
+    async def rest(self) -> None:
+        """Let go of it while nothing is under way; take it again on the next use."""

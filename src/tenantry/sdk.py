@@ -6,11 +6,13 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
+from tenantry import _display
 from tenantry.coalescer import Coalescer
 from tenantry.config import JobsConfig, Settings, load_settings
 from tenantry.context import SystemContext, TenantContext, check_ambient
@@ -29,7 +31,7 @@ from tenantry.errors import (
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, DatabaseAdapter, SessionAdapter
+from tenantry.ports import Capability, DatabaseAdapter, Rests, SessionAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, Field, collection_of
 from tenantry.tenants import (
@@ -97,7 +99,12 @@ class TenantHandle:
             yield session
 
     def __repr__(self) -> str:
-        return f"TenantHandle({self.context.tenant_id!r})"
+        user = "" if self.context.user_id is None else f", user={self.context.user_id!r}"
+        return f"TenantHandle({self.context.tenant_id!r}{user})"
+
+    def _repr_html_(self) -> str:
+        shown = {"tenant": self.context.tenant_id, "user": self.context.user_id}
+        return _display.properties_html("TenantHandle", shown)
 
 
 class SystemHandle:
@@ -240,6 +247,20 @@ class MultiTenantSDK:
             await self._lease.close()
         await database.close()
 
+    async def _rest(self) -> None:
+        """Let go of what a forked process could not leave alone. To be called while nothing else is."""
+        runtime = self._opened(self._runtime)
+        if isinstance(runtime.database, Rests):
+            if runtime.coalescer is not None:
+                await runtime.coalescer.close()
+            await self._lease_of().close()
+            await runtime.database.rest()
+
+    def _abandon(self) -> DatabaseAdapter | None:
+        """Forget the database and return it untouched: in a child process it is still the parent's."""
+        database, self._database = self._database, None
+        return database
+
     async def __aenter__(self) -> Self:
         await self.initialize()
         return self
@@ -248,6 +269,20 @@ class MultiTenantSDK:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _shown(self) -> dict[str, str]:
+        return {
+            "database": _address(self._settings.database.url.get_secret_value()),
+            "models": ", ".join(self._own),
+            "state": "closed" if self._database is None else "open",
+        }
+
+    def __repr__(self) -> str:
+        shown = self._shown()
+        return f"<MultiTenantSDK {shown['database']} ({shown['models']}) {shown['state']}>"
+
+    def _repr_html_(self) -> str:
+        return _display.properties_html("MultiTenantSDK", self._shown())
 
     # -- the parts
 
@@ -333,10 +368,13 @@ class MultiTenantSDK:
             ContextMismatch: It is bound to another tenant, or in a transaction already.
             TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
         """
+        with self._binding(connection, tenant, self._admit) as bound:
+            yield bound
+
+    def _binding(self, connection: C, tenant: str, admit: Callable[[str], None]) -> AbstractContextManager[C]:
         context = TenantContext(tenant_id(tenant))
         check_ambient(context)
-        with self._sessions_of().bind(connection, context, partial(self._admit, context.tenant_id)) as bound:
-            yield bound
+        return self._sessions_of().bind(connection, context, partial(admit, context.tenant_id))
 
     def _admit(self, tenant: str) -> None:
         """Ask the lease, from whatever thread."""
@@ -428,6 +466,19 @@ async def _job_signer(options: JobsConfig, database: DatabaseAdapter) -> JobSign
     if options.key is None:
         return JobSigner([JobKey("database", await job_secret(database))], ttl=options.ttl)
     return JobSigner.configured(options)
+
+
+def _address(url: str) -> str:
+    """Return a URL without user, password and parameters; of one that is not clear, the scheme alone."""
+    scheme = url.partition(":")[0] if ":" in url else ""
+    try:
+        parts = urlsplit(url)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return f"{scheme}://…"
+    if any("@" in part for part in (parts.path, parts.query, parts.fragment)):  # a password was not escaped
+        return f"{scheme}://…"
+    return f"{scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def _check_names(collections: Sequence[Collection]) -> None:

@@ -9,14 +9,14 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, cast
 
 import pydantic
 
-from tenantry import types
+from tenantry import _display, types
 from tenantry.context import SystemContext
 from tenantry.cursors import CursorSigner
 from tenantry.errors import (
@@ -79,6 +79,13 @@ class Tenant(KeyedModel, defer_build=True):
     reason: str | None = None
     status_since: dt.datetime
     change: Annotated[int, Indexed] = 0
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show who it is; its settings may hold what a log must not."""
+        yield from {"id": self.id, "name": self.name, "plan": self.plan, "status": self.status.value}.items()
+
+    def _repr_html_(self) -> str:
+        return _display.properties_html("Tenant", {str(name): value for name, value in self.__repr_args__()})
 
 
 class _Epoch(KeyedModel, defer_build=True):

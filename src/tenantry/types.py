@@ -8,9 +8,14 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NewType, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NewType, TypeVar, overload
 
+from tenantry import _display
 from tenantry.errors import InvalidTenantId
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
 
 T = TypeVar("T")
 
@@ -54,7 +59,7 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 0x7000 << 64 | fraction << 64 | 0x8 << 60 | random)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Page(Sequence[T], Generic[T]):
     """One page of results, in order.
 
@@ -72,6 +77,27 @@ class Page(Sequence[T], Generic[T]):
     def has_more(self) -> bool:
         """Whether another page follows."""
         return self.next_cursor is not None
+
+    @overload
+    def to_df(self, library: Literal["pandas"] = "pandas") -> pd.DataFrame: ...
+    @overload
+    def to_df(self, library: Literal["polars"]) -> pl.DataFrame: ...
+    def to_df(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
+        """Return the rows as a data frame, a column for each field.
+
+        Args:
+            library: ``pandas``, which keeps the values as they are, or ``polars``, which gets ids and enums as text.
+
+        Raises:
+            MissingExtra: The library is not installed.
+        """
+        return _display.data_frame(self.items, library)
+
+    def __repr__(self) -> str:
+        return _display.page_text(self.items, self.next_cursor, self.included)
+
+    def _repr_html_(self) -> str:
+        return _display.page_html(self.items, more=self.has_more)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)

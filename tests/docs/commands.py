@@ -16,7 +16,9 @@ from tests.docs.pages import ROOT
 
 # Run for real; the others are checked as far as can be, and belong to the reader's own machine.
 _RUN = frozenset({"alembic", "cat", "chmod", "ls", "pytest", "python", "set", "tenantry"})
-_READ = frozenset({"cd", "export", "git", "make", "mkdir", "pip", "psql", "createdb", "uvicorn", "curl"})
+_READ = frozenset(
+    {"cd", "createdb", "curl", "export", "git", "gunicorn", "make", "mkdir", "pip", "psql", "uvicorn"}
+)
 
 
 def is_run(command: str) -> bool:

@@ -16,6 +16,7 @@ from django.conf import settings as django_settings
 from django.db import connections, transaction
 from sqlalchemy.orm import Session
 
+import tenantry.sync
 from tenantry import MultiTenantSDK
 from tenantry.context import use_context
 from tenantry.errors import (
@@ -290,6 +291,22 @@ class TestDjango:
         await in_thread(work)
         async with library.sdk.tenant("acme").session() as session:
             assert "django" in (await session.scalars(sa.select(Tag.word))).all()
+
+
+class TestSynchronousAPI:
+    async def test_a_connection_is_bound_and_its_tenant_admitted(self, library: Library) -> None:
+        def work() -> None:
+            with tenantry.sync.MultiTenantSDK.open(**library.options, models=MODELS) as sdk:
+                with psycopg_connection(library) as connection, sdk.bind(connection, "acme"):
+                    assert connection.execute(TITLES).fetchone() == ("acme atlas",)
+                with engine_of(library) as engine, Session(engine) as session, sdk.bind(session, "globex"):
+                    assert session.get_one(Author, ANN).name == "globex Ann"
+                    session.commit()
+                    sdk.tenants.suspend("globex", reason="test")
+                    with pytest.raises(TenantSuspended):
+                        session.get_one(Author, ANN)
+
+        await in_thread(work)
 
 
 class TestAdmission:

@@ -76,6 +76,7 @@ class PostgresAdapter:
             Capability.FOREIGN_KEYS,
             Capability.DURABLE,
             Capability.MULTI_PROCESS,
+            Capability.FORK,
             Capability.ROW_LEVEL_SECURITY,
             Capability.RAW_SQL,
             Capability.SESSIONS,

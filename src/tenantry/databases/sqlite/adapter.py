@@ -60,7 +60,13 @@ class SQLiteAdapter:
 
     name = "sqlite"
     capabilities = frozenset(
-        {Capability.TRANSACTIONS, Capability.FOREIGN_KEYS, Capability.DURABLE, Capability.MULTI_PROCESS}
+        {
+            Capability.TRANSACTIONS,
+            Capability.FOREIGN_KEYS,
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.FORK,
+        }
     )
 
     def __init__(self, config: DatabaseConfig) -> None:
@@ -72,6 +78,7 @@ class SQLiteAdapter:
         self._timeout = config.timeout
         self._durability = config.durability
         self._writer_thread = ThreadPoolExecutor(1, "tenantry-sqlite-writer")
+        self._readers = config.readers
         self._reader_threads = ThreadPoolExecutor(config.readers, "tenantry-sqlite-reader")
         self._local = threading.local()
         self._connections: list[Connection] = []
@@ -107,8 +114,23 @@ class SQLiteAdapter:
         self._closed = True
         loop = asyncio.get_running_loop()
         for threads in (self._writer_thread, self._reader_threads):
-            await loop.run_in_executor(None, threads.shutdown)
+            try:
+                await loop.run_in_executor(None, threads.shutdown)
+            except RuntimeError:  # the interpreter is ending, and has joined them
+                threads.shutdown()
         for connection in self._connections:
+            connection.raw.close()
+
+    async def rest(self) -> None:
+        """Close the file until its next use: a child process inherits SQLite's idea of the locks, not the locks."""
+        met = threading.Barrier(
+            self._readers
+        )  # so that each thread has finished what a cancelled call left it
+        waiting = [self._reader_threads.submit(met.wait) for _ in range(self._readers)]
+        waiting.append(self._writer_thread.submit(lambda: 0))
+        await asyncio.gather(*map(asyncio.wrap_future, waiting))
+        connections, self._connections, self._local = self._connections, [], threading.local()
+        for connection in connections:
             connection.raw.close()
 
     async def create_schema(self) -> None:

@@ -1,0 +1,236 @@
+"""The SDK, for synchronous code.
+
+Written by `python -m scripts.sync`; do not edit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tenantry import sdk as asynchronous
+from tenantry.config import Settings
+from tenantry.context import SystemContext, TenantContext
+from tenantry.hooks import AfterHook, WithinHook
+from tenantry.ports import Capability
+from tenantry.sdk import C, Event, Health
+from tenantry.sync.bound import Block, Bound, Root
+from tenantry.sync.data import DataManager
+from tenantry.sync.tenants import TenantManager
+from tenantry.tokens import JobSigner
+
+
+class TenantHandle(Bound[asynchronous.TenantHandle]):
+    """One tenant's data, bound: no call through it can reach another tenant."""
+
+    @property
+    def context(self) -> TenantContext:
+        """What the asynchronous class has as ``context``."""
+        return self._known().context
+
+    @cached_property
+    def data(self) -> DataManager:
+        """What the asynchronous class has as ``data``."""
+        return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    def __enter__(self) -> Self:
+        self._run(lambda it: it.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run(lambda it: it.__aexit__(kind, error, trace))
+
+
+class SystemHandle(Bound[asynchronous.SystemHandle]):
+    """Work across tenants; open while its block runs."""
+
+    @cached_property
+    def data(self) -> DataManager:
+        """What the asynchronous class has as ``data``."""
+        return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def context(self) -> SystemContext:
+        """What the asynchronous class has as ``context``."""
+        return self._known().context
+
+
+class MultiTenantSDK(Root):
+    """A multi-tenant platform over one database.
+
+    Use :meth:`open` in ``with``, or construct it and call :meth:`initialize` and :meth:`close`.
+
+    Args:
+        settings: The configuration.
+        models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+    """
+
+    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
+        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models))
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        models: Sequence[type[object]] = (),
+        schema: Literal["check", "create"] | None = None,
+        database: Mapping[str, Any] | None = None,
+        performance: Mapping[str, Any] | None = None,
+        toml: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        **sections: Any,
+    ) -> Self:
+        """Return an SDK to be used in ``with``.
+
+        Args:
+            url: The database; the same as ``database={"url": …}``.
+            models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+            schema: The same as ``database={"schema_mode": …}``.
+            database: Options of the section ``database``.
+            performance: Options of the section ``performance``.
+            toml: A file with one table for each section.
+            env: The environment, by default that of the process.
+            **sections: Sections by name; those of parts not built yet are refused.
+
+        Raises:
+            ConfigurationError: An option or a model is wrong; ``field`` names it.
+        """
+        return cls._standing_for(
+            asynchronous.MultiTenantSDK.open(
+                url,
+                models=models,
+                schema=schema,
+                database=database,
+                performance=performance,
+                toml=toml,
+                env=env,
+                **sections,
+            )
+        )
+
+    def initialize(self) -> None:
+        """Connect, check the schema and prove the isolation. Nothing is served before that has passed.
+
+        Raises:
+            SchemaMismatch: Tables are missing or differ.
+            IsolationError: The database would not hold one tenant from another.
+            Unavailable: The database cannot be reached.
+        """
+        self._session.open()
+
+    def close(self) -> None:
+        """Let what runs finish and release everything. Safe to call twice."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        self._session.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    @property
+    def tenants(self) -> TenantManager:
+        """The tenants: create, list, suspend, resume, delete, purge."""
+        return TenantManager(self._session, lambda: self._target().tenants, self._pin)._checked()
+
+    @property
+    def data(self) -> DataManager:
+        """The rows, unbound: each call names its context, or runs inside a request that has one."""
+        return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def job_signer(self) -> JobSigner:
+        """Signs the tenant of a job; see ``tenantry.jobs``."""
+        return self._ready().job_signer
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the database can do beyond keeping rows."""
+        return self._ready().capabilities
+
+    def tenant(
+        self,
+        id: str,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> TenantHandle:
+        """Return a handle bound to one tenant. In ``with`` it is refused at once if the tenant is.
+
+        Args:
+            id: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
+            request_id: A correlation id.
+        """
+        return TenantHandle(
+            self._session,
+            lambda: self._target().tenant(id, user=user, claims=claims, request_id=request_id),
+            self._pin,
+        )._checked()
+
+    def system(
+        self, *, reason: str, actor: str | None = None, tenant: str | None = None
+    ) -> AbstractContextManager[SystemHandle]:
+        """Work across tenants, recorded in the audit log before it begins.
+
+        It reads every tenant's rows as records that carry ``tenant_id``, writes shared collections, and reads the
+        audit log itself under the name ``tenantry_audit``.
+
+        Args:
+            reason: Why; kept in the audit log.
+            actor: Who; kept in the audit log.
+            tenant: Narrows the work to one tenant's rows.
+        """
+        return Block(
+            self, lambda it: it.system(reason=reason, actor=actor, tenant=tenant), SystemHandle, pinned=False
+        )
+
+    def bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+        """Hold a connection of another driver to one tenant while the block runs.
+
+        For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
+        a transaction for the whole block; the transactions of a SQLAlchemy session are each bound anew.
+
+        Args:
+            connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
+                logged in as the raw role.
+            tenant: The tenant's id.
+
+        Raises:
+            Unsupported: The database or the driver cannot be held to a tenant.
+            ContextMismatch: It is bound to another tenant, or in a transaction already.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        return self._bind(connection, tenant)
+
+    def add_within_hook(self, hook: WithinHook) -> None:
+        """Add a hook whose writes join the transaction of each write."""
+        self._anytime(lambda it: it.add_within_hook(hook))
+
+    def add_after_hook(self, hook: AfterHook) -> None:
+        """Add a hook that sees each operation when it is over."""
+        self._anytime(lambda it: it.add_after_hook(hook))
+
+    def on(self, event: Event, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with the service's name when :meth:`get_health` sees it degrade or recover."""
+        self._anytime(lambda it: it.on(event, listener))
+
+    def get_health(self) -> Health:
+        """Ask each service whether it works: ``{"database": {"status": "ok", "seconds": …}, …}``."""
+        return self._run(lambda it: it.get_health())
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return what the SDK did since it was opened, for each verb and collection."""
+        return self._anytime(lambda it: it.get_metrics())
