@@ -15,8 +15,8 @@ import importlib.util, pathlib, sys
 import tenantry
 
 extras = (
-    "aiomysql arq asyncmy asyncpg celery chdb fastapi httpx hypothesis joserfc litestar procrastinate psycopg pymongo "
-    "pytest redis rich starlette taskiq typer yaml"
+    "aiomysql arq asyncmy asyncpg celery chdb django fastapi httpx hypothesis joserfc litestar procrastinate psycopg "
+    "pymongo pytest redis rich starlette taskiq typer yaml"
 ).split()
 present = [name for name in extras if importlib.util.find_spec(name)]
 assert not present, f"not a bare environment: {present}"

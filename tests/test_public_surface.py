@@ -74,6 +74,7 @@ SURFACE: dict[str, list[str]] = {
         "new_key",
         "problem",
     ],
+    "tenantry.django": ["TenantMiddleware", "sdk", "tenant"],
     "tenantry.jobs": ["JobKey", "JobSigner", "enqueue_for", "untenanted"],
     "tenantry.jobs.arq": ["TenantJobs", "TenantRedis"],
     "tenantry.jobs.celery": ["TenantTask", "install"],

@@ -14,6 +14,7 @@ import pytest
 
 import tenantry
 import tenantry.alembic
+import tenantry.django
 import tenantry.http
 import tenantry.scan
 import tenantry.testing
@@ -160,11 +161,12 @@ def test_the_status_of_an_error_is_the_documented_one(row: list[str]) -> None:
     ("module", "pages"),
     [
         (tenantry.alembic, ["migrations"]),
+        (tenantry.django, ["django"]),
         (tenantry.http, ["fastapi", "web"]),
         (tenantry.scan, ["scan"]),
         (tenantry.testing, ["testing"]),
     ],
-    ids=["alembic", "http", "scan", "testing"],
+    ids=["alembic", "django", "http", "scan", "testing"],
 )
 def test_each_name_of_the_other_modules_is_documented(module: ModuleType, pages: list[str]) -> None:
     text = "".join(page(name).text for name in pages)

@@ -19,7 +19,7 @@ from tests.conftest import MISSING
 
 ROOT = Path(__file__).parents[2]
 PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
-COPIED = ("src", "tests", "pyproject.toml")
+COPIED = ("examples", "src", "tests", "pyproject.toml")
 HEADER = "# test: "
 TESTS_FAILED = 1
 

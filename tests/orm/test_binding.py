@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import django
 import psycopg
 import pytest
 import sqlalchemy as sa
-from django.conf import settings as django_settings
 from django.db import connections, transaction
 from sqlalchemy.orm import Session
 
@@ -27,6 +25,7 @@ from tenantry.errors import (
     TenantSuspended,
     Unsupported,
 )
+from tests.django.project import databases, entry
 from tests.orm.conftest import ANN, Library
 from tests.orm.models import MODELS, Author, Book, Tag
 
@@ -66,19 +65,8 @@ def engine_of(library: Library, **options: Any) -> Iterator[sa.Engine]:
 
 @contextmanager
 def django_connection(library: Library) -> Iterator[Any]:
-    if not django_settings.configured:
-        django_settings.configure()
-        django.setup()
-    url = sa.make_url(library.raw_url)
-    named = {"NAME": url.database, "USER": url.username, "PASSWORD": url.password, "HOST": url.host}
-    databases = {"default": {"ENGINE": "django.db.backends.postgresql", "PORT": url.port, **named}}
-    connections.databases.update(connections.configure_settings(databases))
-    connection = connections["default"]
-    try:
-        yield connection
-    finally:
-        connection.close()
-        del connections["default"]
+    with databases(default=entry(library.raw_url)):
+        yield connections["default"]
 
 
 def _fail_after(connection: Any, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.context import BoundIterator, TenantContext, use_context
@@ -77,15 +78,22 @@ class TenantMiddleware:
         who = identified_sync(self._identity, request)
         chosen = choose(who, self._named_by, request)
         assert who is not None
-        try:
+        with refusing():
             context = TenantContext(tenant_id(chosen), who.user, who.claims, request.request_id)
             self._admit(context.tenant_id)
-        except TenantSuspended:
-            raise suspended() from None
-        except (InvalidTenantId, TenantNotFound, TenantDeleted) as error:
-            logger.warning("A verified identity names a tenant that cannot be served: %s", error.message)
-            raise forbidden() from None
         return context
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Refuse a request whose tenant, found in the block, cannot be served."""
+    try:
+        yield
+    except TenantSuspended:
+        raise suspended() from None
+    except (InvalidTenantId, TenantNotFound, TenantDeleted) as error:
+        logger.warning("A verified identity names a tenant that cannot be served: %s", error.message)
+        raise forbidden() from None
 
 
 def view(environ: WSGIEnvironment, proxies: TrustedProxies | None = None) -> RequestView:

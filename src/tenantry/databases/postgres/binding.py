@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,7 @@ WIPE: Final = (
 BIND: Final = f"SELECT pg_catalog.set_config('{SEAL_SETTING}', tenantry.bind(%s), true)"
 # UNLISTEN takes effect with the commit, so at the next begin it comes too late for that transaction.
 UNLISTEN: Final = "UNLISTEN *"
+_TIME_ZONE: Final = "SELECT pg_catalog.set_config('TimeZone', %s, false)"
 # For the session and not just for the transaction: the block's SQL may have copied the seal there.
 _UNBIND: Final = f"{UNLISTEN}; SELECT pg_catalog.set_config('{SEAL_SETTING}', '', false)"
 
@@ -72,6 +74,11 @@ def bind(connection: Any, scope: Scope) -> Iterator[Any]:
         del _bound[connection]
 
 
+def bound_to(connection: Any) -> str | None:
+    """Return the tenant that a connection is bound to by a block that is not over, if any."""
+    return _bound.get(connection)
+
+
 def _binder_of(connection: Any) -> Callable[[Any, Scope], AbstractContextManager[None]]:
     for kind in type(connection).__mro__:
         binder = _BINDERS.get((kind.__module__.partition(".")[0], kind.__name__))
@@ -98,13 +105,29 @@ def _psycopg(connection: Any, scope: Scope) -> Iterator[None]:
 @contextmanager
 def _django(connection: Any, scope: Scope) -> Iterator[None]:
     scope.admit()
+    connection.ensure_connection()
+    _keep_nothing_prepared(connection.connection)
     with importlib.import_module("django.db.transaction").atomic(using=connection.alias):
         with connection.cursor() as cursor:
             cursor.execute(WIPE)
+            # Django reads times as being in the zone that it set when it connected, which the line above has reset.
+            cursor.execute(_TIME_ZONE, [connection.timezone_name])
             cursor.execute(BIND, [scope.ticket()])
+        before = len(connection.run_on_commit)
         yield
-        with connection.cursor() as cursor:
-            cursor.execute(_UNBIND)
+        connection.run_on_commit[before:] = [
+            (savepoints, partial(_after_commit, connection, scope, work), robust)
+            for savepoints, work, robust in connection.run_on_commit[before:]
+        ]
+        if not connection.needs_rollback:  # which undoes the binding too
+            with connection.cursor() as cursor:
+                cursor.execute(_UNBIND)
+
+
+def _after_commit(connection: Any, scope: Scope, work: Callable[[], object]) -> None:
+    """Do what was left for after the commit. The binding ended with it, so there is a new one."""
+    with _django(connection, scope):
+        work()
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""A shop on Django, with its admin: each tenant has its own staff, products and orders."""

@@ -1,0 +1,1 @@
+"""A shop on Flask, with SQLAlchemy's own sessions."""
