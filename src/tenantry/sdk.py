@@ -51,6 +51,8 @@ from tenantry.types import tenant_id
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+_ADMISSION_SECONDS = 30.0
+
 P = TypeVar("P")
 C = TypeVar("C")
 
@@ -382,7 +384,14 @@ class MultiTenantSDK:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run_coroutine_threadsafe(lease.admit(tenant), loop).result()
+            asked = asyncio.run_coroutine_threadsafe(lease.admit(tenant), loop)
+            try:
+                asked.result(_ADMISSION_SECONDS)
+            except TimeoutError:
+                asked.cancel()
+                raise DirectoryUnavailable(
+                    "The event loop of the SDK does not answer, so no tenant is served."
+                ) from None
             return
         if running is not loop or not lease.admits(tenant):
             raise DirectoryUnavailable(

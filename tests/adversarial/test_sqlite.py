@@ -257,3 +257,12 @@ class TestDurability:
                     assert isinstance(outcome, asyncio.CancelledError | TenantryError) or len(parts) == 2
                     if not reached:
                         break
+
+
+async def test_many_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
+    """Turning write-ahead mode on waits for nobody by itself."""
+    for number in range(5):
+        url = f"sqlite:///{tmp_path}/{number}.db"
+        sdks = [MultiTenantSDK.open(url, models=MODELS, schema="create") for _ in range(6)]
+        await asyncio.gather(*(sdk.initialize() for sdk in sdks))
+        await asyncio.gather(*(sdk.close() for sdk in sdks))

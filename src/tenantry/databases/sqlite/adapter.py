@@ -97,7 +97,7 @@ class SQLiteAdapter:
         try:
             connection = Connection(self._path, timeout=self._timeout, readonly=readonly)
             if not readonly:
-                connection.raw.execute("PRAGMA journal_mode=WAL")
+                connection.write_ahead(self._timeout)
                 connection.raw.execute(f"PRAGMA synchronous={self._durability}")
         except sqlite3.OperationalError as error:
             raise DatabaseUnavailable(

@@ -21,6 +21,7 @@ from tenantry.errors import TenantDeleted
 T = TypeVar("T")
 
 _STEPS_BETWEEN_CHECKS = 100_000
+_PAUSE = 0.01
 
 # Actions that reach no table by themselves; everything else is judged by the table it names.
 _HARMLESS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION})
@@ -99,6 +100,19 @@ class Connection:
         else:
             allowed = self._reach.writes if action in _WRITES else NOTHING.writes
         return sqlite3.SQLITE_OK if first in allowed else sqlite3.SQLITE_DENY
+
+    def write_ahead(self, timeout: float) -> None:
+        """Turn write-ahead mode on. Two processes that make the file at once get in each other's way for a moment."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                self.raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # This statement does not wait for the lock, whatever the connection's timeout is.
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(_PAUSE)
 
     def restrict(self) -> None:
         """From now on admit nothing but compiled statements."""
