@@ -228,9 +228,9 @@ async def test_a_timeout_of_the_caller(arena: Arena) -> None:
 
 
 async def test_a_timeout_of_the_server(arena: Arena) -> None:
-    async with another_sdk(arena, database={"timeout": 0.2, "pool_size": 1}) as sdk:
+    async with another_sdk(arena, database={"timeout": 1.0, "pool_size": 1}) as sdk:
         acme, globex = sdk.tenant("acme").data, sdk.tenant("globex").data
-        for _ in range(3):
+        for _ in range(2):
             async with arena.acme.data.transaction() as unit:
                 await unit.update(Customer, arena.twin, name="locked")
                 with pytest.raises(OperationTimeout):

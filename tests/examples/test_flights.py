@@ -207,12 +207,20 @@ def test_killed_again_and_again_it_ends_with_every_row_once(path: Path, url: str
 
 
 def test_ctrl_c_is_polite_and_the_next_run_goes_on(path: Path, url: str, lines: list[str]) -> None:
-    with start(url) as process:
-        while process.poll() is None and progress(path, "flights") < 1_000:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
-    assert process.returncode == INTERRUPTED
+    output = ""
+    for _ in range(10):
+        with start(url) as process:
+            while process.poll() is None and progress(path, "flights") < 1_000:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate()
+        if process.returncode == INTERRUPTED:
+            break
+        assert process.returncode == 0, output  # on a busy machine it may be done before the signal comes
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+    else:
+        raise AssertionError(output)
     assert "goes on from there" in output
     assert "Traceback" not in output
     kept = progress(path, "flights")
