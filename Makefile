@@ -4,7 +4,7 @@
 #   make test PYTHON=python3.12   takes another interpreter for a new .venv
 
 PYTHON ?= python3
-JOBS   ?= 2
+JOBS   ?= 3  # the tests wait as much as they work
 ARGS   ?=
 
 .DEFAULT_GOAL := help
