@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -91,3 +92,12 @@ def test_every_page_can_be_found_from_the_index() -> None:
     index = page("index")
     linked = {(index.path.parent / urlsplit(link).path).resolve() for link in index.links}
     assert {p.path for p in ALL if p.path.is_relative_to(DOCS)} - linked == {index.path}
+
+
+def test_each_page_has_roles_of_its_own() -> None:
+    """Roles belong to the server, and the pages share one."""
+    named = [
+        name for p in ALL for name in re.findall(r"^\$ tenantry init .*--prefix (\w+)", p.text, re.MULTILINE)
+    ]
+    assert len(named) > 2
+    assert sorted(named) == sorted(set(named))
