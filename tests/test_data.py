@@ -254,7 +254,7 @@ def test_a_handle_shows_its_tenant_and_nothing_else() -> None:
         async with MultiTenantSDK.open("memory://", models=[Note], env={}) as sdk:
             return repr(sdk.tenant("acme", user="u", claims={"token": "hunter2"}))
 
-    assert asyncio.run(shown()) == "TenantHandle('acme')"
+    assert asyncio.run(shown()) == "TenantHandle('acme', user='u')"
 
 
 def test_a_context_is_replaced_never_changed() -> None:

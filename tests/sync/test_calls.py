@@ -151,6 +151,14 @@ def test_a_write_beside_an_open_transaction_is_refused(sdk: MultiTenantSDK, acme
 # -- interrupts
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """Hear a Ctrl-C also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_when(ready: Callable[[], object]) -> threading.Thread:
     """Send the main thread a Ctrl-C once `ready` has returned."""
 
@@ -163,6 +171,7 @@ def interrupt_when(ready: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+@pytest.mark.usefixtures("_heard")
 def test_an_interrupt_cancels_the_call_and_nothing_else(sdk: MultiTenantSDK, acme: TenantHandle) -> None:
     cancelled = threading.Event()
     begun = threading.Event()
@@ -184,6 +193,7 @@ def test_an_interrupt_cancels_the_call_and_nothing_else(sdk: MultiTenantSDK, acm
     assert other.data.count(Note) == 0
 
 
+@pytest.mark.usefixtures("_heard")
 def test_an_interrupt_inside_a_transaction_rolls_it_back(sdk: MultiTenantSDK, acme: TenantHandle) -> None:
     begun = threading.Event()
 
