@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, joinedload, selectinload, subqueryload
 from sqlalchemy.orm.exc import StaleDataError
@@ -459,6 +459,21 @@ class TestAdmission:
         with pytest.raises(TenantSuspended):
             async with acme.session():
                 pass
+
+    async def test_who_goes_on_past_a_refusal_meets_nothing_of_the_last_tenant(
+        self, library: Library
+    ) -> None:
+        async with library.sdk.tenant("globex").session() as session:
+            left = "DECLARE mine CURSOR WITH HOLD FOR SELECT title FROM books"
+            await session.execute(sa.text(left))
+            await session.commit()
+        acme = library.sdk.tenant("acme")
+        async with acme.session() as session:
+            await library.sdk.tenants.suspend("acme", reason="test")
+            with pytest.raises(TenantSuspended):
+                await session.execute(sa.text("SELECT 1"))
+            with pytest.raises(SQLAlchemyError):
+                await session.execute(sa.text("FETCH ALL FROM mine"))
 
     async def test_a_purged_tenant_writes_nothing_from_a_session_of_before(self, library: Library) -> None:
         async with library.sdk.tenant("acme").session() as session:

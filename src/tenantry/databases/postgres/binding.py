@@ -134,7 +134,8 @@ def _after_commit(connection: Any, scope: Scope, work: Callable[[], object]) -> 
 def _session(session: Any, scope: Scope) -> Iterator[None]:
     def begin(_: Any, transaction: Any, connection: Any) -> None:
         if not transaction.nested:
-            _begin(connection, scope)
+            with usable_if_bound(connection):
+                _begin(connection, scope)
 
     with _listening(session, "after_begin", begin):
         try:
@@ -145,11 +146,28 @@ def _session(session: Any, scope: Scope) -> Iterator[None]:
 
 @contextmanager
 def _sqlalchemy_connection(connection: Any, scope: Scope) -> Iterator[None]:
-    with _listening(connection, "begin", lambda begun: _begin(begun, scope)):
+    def begin(begun: Any) -> None:
+        with usable_if_bound(begun):
+            _begin(begun, scope)
+
+    with _listening(connection, "begin", begin):
         try:
             yield
         finally:
             connection.rollback()
+
+
+@contextmanager
+def usable_if_bound(connection: Any) -> Iterator[None]:
+    """Close a connection of SQLAlchemy that could not be bound.
+
+    It is in its transaction already: whoever goes on past the error would otherwise use what the last tenant left.
+    """
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import await_only
 
-from tenantry.databases.postgres.binding import BIND, UNLISTEN, WIPE
+from tenantry.databases.postgres.binding import BIND, UNLISTEN, WIPE, usable_if_bound
 from tenantry.databases.postgres.connection import DRIVER_ERRORS, Connector, translate
 from tenantry.errors import ConfigurationError
 
@@ -68,7 +68,8 @@ class Sessions:
 
         def begin(_: Any, transaction: Any, connection: Any) -> None:
             if not transaction.nested:
-                self._bind(connection, tenant, admit)
+                with usable_if_bound(connection):
+                    self._bind(connection, tenant, admit)
 
         async with AsyncSession(self._engine, **options) as session:
             event.listen(session.sync_session, "after_begin", begin)
