@@ -11,7 +11,7 @@ import copy
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     stale = []
     for module in CLASSES:
         path = PACKAGE / "sync" / f"{module}.py"
-        text = formatted(generated(module, (PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+        text = formatted(generated(module, sources(module)))
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path)
             if "--check" not in arguments:
@@ -83,20 +83,40 @@ def formatted(text: str) -> str:
     return text
 
 
-def generated(module: str, source: str) -> str:
-    """Return the module that is the synchronous twin of ``module``."""
-    tree = ast.parse(source)
-    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    classes = [Twin(found[name]).node() for name in CLASSES[module]]
+def sources(module: str) -> dict[str, str]:
+    """Return the text of a module, or of each module of a package, by its dotted name."""
+    folder = PACKAGE / module
+    files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    names = {path: f"{module}.{path.stem}" if folder.is_dir() else module for path in files}
+    return {name: path.read_text(encoding="utf-8") for path, name in names.items() if path.stem != "__init__"}
+
+
+def generated(module: str, texts: Mapping[str, str]) -> str:
+    """Return the module that is the synchronous twin of ``module``, made of the given texts."""
+    trees = {name: ast.parse(text) for name, text in texts.items()}
+    found = {
+        node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)
+    }
+    classes = [Twin(_whole(found[name], found)).node() for name in CLASSES[module]]
     for twin in classes:
         ast.fix_missing_locations(twin)
-    imports = _imports(module, tree, classes)
+    imports = _imports(module, trees, classes)
     return (
         HEADER.format(doc=DOCS[module])
         + "\n".join(imports)
         + "\n\n\n"
         + "\n\n\n".join(map(ast.unparse, classes))
     )
+
+
+def _whole(node: ast.ClassDef, found: Mapping[str, ast.ClassDef]) -> ast.ClassDef:
+    """Return a class with what it inherits from others of its package, each of which holds some of its calls."""
+    bases = [found[name] for name in map(ast.unparse, node.bases) if name in found]
+    whole = copy.copy(node)
+    inherited = [item for base in bases for item in _whole(base, found).body if isinstance(item, Function)]
+    doc, own = node.body[:1], node.body[1:]
+    whole.body = [*doc, *(item for item in inherited if item.name != "__init__"), *own]
+    return whole
 
 
 class Twin:
@@ -302,8 +322,8 @@ def _expression(text: str) -> ast.expr:
 # -- imports
 
 
-def _imports(module: str, tree: ast.Module, classes: Sequence[ast.ClassDef]) -> list[str]:
-    """Return the imports that the twins need: those of the source, and what the source defines."""
+def _imports(module: str, trees: Mapping[str, ast.Module], classes: Sequence[ast.ClassDef]) -> list[str]:
+    """Return the imports that the twins need: those of the sources, and what the sources define."""
     used = {node.id for twin in classes for node in ast.walk(twin) if isinstance(node, ast.Name)}
     lines = [f"from tenantry import {module} as asynchronous"]
     for owner in {TWINS[name] for name in used & TWINS.keys()} - {module}:
@@ -313,9 +333,10 @@ def _imports(module: str, tree: ast.Module, classes: Sequence[ast.ClassDef]) -> 
     helpers |= {"AbstractContextManager": "contextlib", "cached_property": "functools"}
     lines += [f"from {source} import {name}" for name, source in helpers.items() if name in used]
     used -= TWINS.keys() | helpers.keys()
-    for node in tree.body:
-        lines += _import_of(module, node, used)
-    return lines
+    for name, tree in trees.items():
+        for node in tree.body:
+            lines += _import_of(name, node, used)
+    return list(dict.fromkeys(lines))
 
 
 def _import_of(module: str, node: ast.stmt, used: set[str]) -> Iterator[str]:

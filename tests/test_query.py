@@ -333,7 +333,7 @@ class TestMeaning:
         assert parse_where(SAMPLES, None) == parse_where(SAMPLES, {}) == EVERYTHING
         assert parse_where(SAMPLES, {"or": []}) == Or(())
 
-    def test_an_empty_list_holds_nothing_for_certain(self) -> None:
+    def test_an_empty_listholds_nothing_for_certain(self) -> None:
         assert parse_where(SAMPLES, {"number": {"in": []}}) == Or(())
         assert parse_where(SAMPLES, {"number": {"nin": []}}) == Not(Or(()))
 
@@ -450,14 +450,14 @@ class TestAfter:
     def test_it_is_what_comes_behind(
         self, rows: list[tuple[Any, Any, int]], directions: tuple[bool, bool, bool], at: int
     ) -> None:
-        from tenantry.databases.memory import _holds
+        from tenantry.evaluation import holds
 
         names = ("number", "label", "version")
         order = [Sort(FIELDS[name], down) for name, down in zip(names, directions, strict=True)]
         ordered = sorted(rows, key=lambda row: Ordered(row, directions))
         position = at % len(ordered)
         behind: Filter = after(order, ordered[position])
-        found = [row for row in ordered if _holds(behind, dict(zip(names, row, strict=True)))]
+        found = [row for row in ordered if holds(behind, dict(zip(names, row, strict=True)))]
         assert found == ordered[position + 1 :]
 
 

@@ -250,7 +250,7 @@ class TestPurge:
     async def test_rows_that_stay_are_an_error_with_their_number(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tenantry.tenants.LONGEST_LEASE", 0.0)
+        monkeypatch.setattr("tenantry.tenants.manager.LONGEST_LEASE", 0.0)
         async with MultiTenantSDK.open("memory://", models=[Note], env={}) as sdk:
             await sdk.tenants.create("acme")
             await sdk.tenants.delete("acme", reason="test")

@@ -15,6 +15,7 @@ import msgspec
 
 from tenantry.context import Context
 from tenantry.ports import Write
+from tenantry.query import Query
 from tenantry.schema import Collection
 
 logger = logging.getLogger("tenantry.hooks")
@@ -34,6 +35,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
         rows: How many rows were returned or written; 0 before the operation ran.
         seconds: How long it took, by a monotonic clock; 0 before the operation ran.
         error: Why it failed, if it did.
+        query: What was asked for, in a read of many rows.
     """
 
     verb: Verb
@@ -44,6 +46,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     rows: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
+    query: Query | None = None
 
 
 WithinHook = Callable[[Operation], Sequence[Write]]

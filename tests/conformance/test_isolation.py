@@ -78,7 +78,7 @@ MODELS = (Plan, Team, Item, Counter)
 @pytest.fixture(autouse=True)
 def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A purge need not wait for the leases of other processes: there are none."""
-    monkeypatch.setattr("tenantry.tenants.LONGEST_LEASE", 0.0)
+    monkeypatch.setattr("tenantry.tenants.manager.LONGEST_LEASE", 0.0)
 
 
 @pytest.fixture

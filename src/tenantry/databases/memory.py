@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import (
@@ -23,8 +22,9 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.evaluation import holds
 from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
-from tenantry.query import And, Comparison, Filter, Not, Or, Query, Sort
+from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.types import Record
 
@@ -85,7 +85,7 @@ class MemoryAdapter:
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``."""
-        rows = [row for row in self._visible(context, query.collection) if _holds(query.filter, row)]
+        rows = [row for row in self._visible(context, query.collection) if holds(query.filter, row)]
         for sort in reversed(query.order):
             rows.sort(key=_sort_key(sort), reverse=sort.descending)
         names = [field.name for field in query.fields]
@@ -98,7 +98,7 @@ class MemoryAdapter:
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
-        return sum(_holds(query.filter, row) for row in self._visible(context, query.collection))
+        return sum(holds(query.filter, row) for row in self._visible(context, query.collection))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
@@ -326,69 +326,3 @@ def _sort_key(sort: Sort) -> Callable[[Record], tuple[bool, Any]]:
         return False, value.value if kind is Kind.ENUM else value
 
     return key
-
-
-def _holds(root: Filter, row: Record) -> bool:
-    return _truth(root, row) is True
-
-
-def _truth(node: Filter, row: Record) -> bool | None:
-    """Return whether ``row`` meets ``node``, in the three values of SQL's logic."""
-    if isinstance(node, Not):
-        inner = _truth(node.item, row)
-        return None if inner is None else not inner
-    if isinstance(node, And | Or):
-        decisive = isinstance(node, Or)
-        outcomes = [_truth(item, row) for item in node.items]
-        if decisive in outcomes:
-            return decisive
-        return None if None in outcomes else not decisive
-    value = row[node.field.name]
-    if node.field.kind is Kind.JSON:
-        value = _at(value, node.path)
-        if node.operator != "is_null" and value is not None and not _same_type(value, node.value):
-            return False
-    if node.operator == "is_null":
-        return value is None
-    return None if value is None else _compare(node, value)
-
-
-def _compare(node: Comparison, value: Any) -> bool:
-    operand = node.value
-    if node.field.kind is Kind.ENUM and node.operator != "in":
-        value, operand = value.value, operand.value
-    return bool(_TESTS[node.operator](value, operand))
-
-
-def _at(value: Any, path: Sequence[str | int]) -> Any:
-    for part in path:
-        if isinstance(part, str) and isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(part, int) and isinstance(value, list) and part < len(value):
-            value = value[part]
-        else:
-            return None
-    return value
-
-
-def _same_type(left: Any, right: Any) -> bool:
-    def kind(value: Any) -> type:
-        if isinstance(value, bool):
-            return bool
-        return float if isinstance(value, int | float) else type(value)
-
-    return kind(left) is kind(right)
-
-
-_TESTS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda value, operand: value == operand,
-    "lt": lambda value, operand: value < operand,
-    "lte": lambda value, operand: value <= operand,
-    "gt": lambda value, operand: value > operand,
-    "gte": lambda value, operand: value >= operand,
-    "in": lambda value, operand: value in operand,
-    "contains": lambda value, operand: operand in value,
-    "ends_with": lambda value, operand: value.endswith(operand),
-    "ilike": lambda value, operand: _values.like(operand)(value),
-    "has": lambda value, operand: operand in value,
-}

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from tenantry import data as asynchronous
 from tenantry.context import Context, TenantContext
-from tenantry.data import M, T
+from tenantry.data.records import M, T
 from tenantry.filters import Where
 from tenantry.schema import KeyedModel
 from tenantry.sync.bound import Block, Bound
@@ -23,10 +23,6 @@ class DataManager(Bound[asynchronous.DataManager]):
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.
     """
-
-    def bind(self, context: Context) -> DataManager:
-        """Return the same manager for one tenant. It ignores the ambient tenant and raises where they disagree."""
-        return DataManager(self._session, lambda: self._target().bind(context), self._pin)._checked()
 
     @overload
     def get(self, collection: type[M], id: Any, *, context: Context | None = None) -> M: ...
@@ -205,21 +201,6 @@ class DataManager(Bound[asynchronous.DataManager]):
         )
 
     @overload
-    def bulk_create(self, records: Iterable[M], /, *, context: Context | None = None) -> list[M]: ...
-
-    @overload
-    def bulk_create(
-        self, collection: str, records: Iterable[Mapping[str, Any]], /, *, context: Context | None = None
-    ) -> list[Record]: ...
-
-    def bulk_create(
-        self, target: Any, records: Any = None, /, *, context: Context | None = None
-    ) -> list[Any]:
-        """Store many new rows of one collection, all or none, and return them as stored."""
-        result: list[Any] = self._pass_on(lambda it: it.bulk_create(target, records, context=context))
-        return result
-
-    @overload
     def update(
         self,
         record: M,
@@ -350,6 +331,25 @@ class DataManager(Bound[asynchronous.DataManager]):
             ReferenceViolation: Another row refers to it.
         """
         self._pass_on(lambda it: it.delete(target, id, version=version, context=context))
+
+    @overload
+    def bulk_create(self, records: Iterable[M], /, *, context: Context | None = None) -> list[M]: ...
+
+    @overload
+    def bulk_create(
+        self, collection: str, records: Iterable[Mapping[str, Any]], /, *, context: Context | None = None
+    ) -> list[Record]: ...
+
+    def bulk_create(
+        self, target: Any, records: Any = None, /, *, context: Context | None = None
+    ) -> list[Any]:
+        """Store many new rows of one collection, all or none, and return them as stored."""
+        result: list[Any] = self._pass_on(lambda it: it.bulk_create(target, records, context=context))
+        return result
+
+    def bind(self, context: Context) -> DataManager:
+        """Return the same manager for one tenant. It ignores the ambient tenant and raises where they disagree."""
+        return DataManager(self._session, lambda: self._target().bind(context), self._pin)._checked()
 
     def transaction(self, *, context: Context | None = None) -> AbstractContextManager[DataManager]:
         """Give a manager whose writes take place together when the block ends, or not at all.

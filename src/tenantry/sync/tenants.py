@@ -10,7 +10,8 @@ from typing import Any
 
 from tenantry import tenants as asynchronous
 from tenantry.sync.bound import Bound
-from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
+from tenantry.tenants.directory import Tenant, TenantStatus
+from tenantry.tenants.manager import PurgeCertificate
 from tenantry.types import Page
 
 

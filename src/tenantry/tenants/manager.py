@@ -1,0 +1,288 @@
+"""Creating tenants and moving them through their life."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tenantry import types
+from tenantry.context import SystemContext
+from tenantry.cursors import CursorSigner
+from tenantry.errors import (
+    ConfigurationError,
+    InvalidRecord,
+    InvalidTransition,
+    PurgeIncomplete,
+    TenantExists,
+    TenantNotFound,
+    UniqueViolation,
+)
+from tenantry.filters import parse_where
+from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
+from tenantry.query import And, Query, Sort, after, parse_fields, parse_limit
+from tenantry.schema import Collection
+from tenantry.tenants.directory import (
+    SYSTEM,
+    TENANTS,
+    Tenant,
+    TenantStatus,
+    audit,
+    next_change,
+    tenant_of,
+)
+from tenantry.tenants.lease import LONGEST_LEASE, TenantLease
+from tenantry.tenants.order import children_first
+from tenantry.types import Page, Record
+
+_STEPS: dict[TenantStatus, frozenset[TenantStatus]] = {
+    TenantStatus.ACTIVE: frozenset({TenantStatus.SUSPENDED, TenantStatus.DELETING}),
+    TenantStatus.SUSPENDED: frozenset({TenantStatus.ACTIVE, TenantStatus.DELETING}),
+    TenantStatus.DELETING: frozenset({TenantStatus.PURGED}),
+    TenantStatus.PURGED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeCertificate:
+    """What a purge deleted. ``remaining`` was counted after it, by the system, and is all zeros.
+
+    Attributes:
+        tenant_id: The tenant.
+        deleted: Rows deleted, for each table.
+        remaining: Rows left, for each table.
+        started_at: When the purge began.
+        finished_at: When it had committed.
+    """
+
+    tenant_id: str
+    deleted: Mapping[str, int]
+    remaining: Mapping[str, int]
+    started_at: dt.datetime
+    finished_at: dt.datetime
+
+
+class TenantManager:
+    """Creates tenants and moves them through their life."""
+
+    def __init__(
+        self,
+        database: DatabaseAdapter,
+        lease: TenantLease,
+        collections: Sequence[Collection],
+        cursors: CursorSigner,
+    ) -> None:
+        self._database = database
+        self._lease = lease
+        self._collections = children_first(collections)
+        self._cursors = cursors
+
+    async def create(
+        self,
+        slug: str,
+        *,
+        name: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Tenant:
+        """Create a tenant whose id is ``slug``, or return the one that exists with the same properties.
+
+        Raises:
+            InvalidTenantId: ``slug`` cannot be a tenant id.
+            TenantExists: It is taken by a tenant with another name, plan or settings.
+        """
+        tenant_id = types.tenant_id(slug)
+        given = {"name": name or slug, "plan": plan, "settings": dict(settings or {})}
+        values = TENANTS.validate_changes(given)
+        found = await self._find(tenant_id)
+        if found is None:
+            try:
+                return await self._insert(tenant_id, values)
+            except UniqueViolation:
+                found = await self.get(tenant_id)
+        if found.status is TenantStatus.PURGED or any(getattr(found, key) != values[key] for key in values):
+            raise TenantExists(
+                f"Tenant {slug!r} exists with other properties.",
+                tenant_id=slug,
+                fix="Choose another slug, or change the tenant with update(…).",
+            )
+        return found
+
+    async def get(self, tenant_id: str) -> Tenant:
+        """Return a tenant, whatever its status, or raise :class:`TenantNotFound`."""
+        found = await self._find(tenant_id)
+        if found is None:
+            raise TenantNotFound(f"There is no tenant {tenant_id!r}.", tenant_id=tenant_id)
+        return found
+
+    async def list(
+        self, *, status: TenantStatus | str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[Tenant]:
+        """Return tenants in the order of their ids, a page at a time."""
+        where = parse_where(TENANTS, None if status is None else {"status": status})
+        order = (Sort(TENANTS.key),)
+        query = Query(TENANTS, parse_fields(TENANTS, None), where, order, parse_limit(limit) + 1)
+        if cursor is not None:
+            position = after(order, self._cursors.open(SYSTEM, query, order, cursor))
+            query = Query(TENANTS, query.fields, And((where, position)), order, query.limit)
+        rows = await self._database.select(SYSTEM, query)
+        following = self._cursors.sign(SYSTEM, query, order, rows[limit - 1]) if len(rows) > limit else None
+        return Page([tenant_of(row) for row in rows[:limit]], following)
+
+    async def update(
+        self,
+        tenant_id: str,
+        *,
+        name: str | None = None,
+        plan: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Tenant:
+        """Change what is given; what is not given stays."""
+        tenant_id = types.tenant_id(tenant_id)
+        given = {"name": name, "plan": plan, "settings": None if settings is None else dict(settings)}
+        changes = TENANTS.validate_changes({key: value for key, value in given.items() if value is not None})
+        async with self._database.transaction(SYSTEM) as unit:
+            await self._locked(unit, tenant_id)
+            return await self._change(unit, tenant_id, changes)
+
+    async def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
+        """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
+        return await self._move(tenant_id, TenantStatus.SUSPENDED, reason)
+
+    async def resume(self, tenant_id: str) -> Tenant:
+        """Serve a suspended tenant again."""
+        return await self._move(tenant_id, TenantStatus.ACTIVE, None)
+
+    async def delete(self, tenant_id: str, *, reason: str) -> Tenant:
+        """Mark a tenant for deletion: it is refused from now on, and :meth:`purge` may delete its data."""
+        return await self._move(tenant_id, TenantStatus.DELETING, reason)
+
+    async def purge(self, tenant_id: str, *, leave_others: bool = False) -> PurgeCertificate:
+        """Delete every row of a tenant that was marked by :meth:`delete`, and prove that none is left.
+
+        Waits until no process can hold a lease from before the mark, then has the database refuse the tenant, so that
+        what was admitted before and arrives later leaves nothing.
+
+        Args:
+            tenant_id: The tenant.
+            leave_others: Leave rows in tables that belong to no model here, since another program looks after them.
+
+        Raises:
+            InvalidTransition: The tenant is not marked.
+            ConfigurationError: Rows of tenants may lie in tables of which no model is known here.
+            PurgeIncomplete: Rows were left. The tenant stays marked; purge it again.
+        """
+        tenant = await self.get(tenant_id)
+        if tenant.status is not TenantStatus.DELETING:
+            raise InvalidTransition(
+                tenant_id=tenant_id,
+                current=tenant.status.value,
+                wanted=TenantStatus.PURGED.value,
+                fix=f'Mark it first: await sdk.tenants.delete("{tenant_id}", reason="…").',
+            )
+        if not leave_others:
+            await self._check_others()
+        started_at = dt.datetime.now(dt.UTC)
+        # In full, however long ago the mark is said to be: that is by the clock of whoever made it.
+        await asyncio.sleep(LONGEST_LEASE)
+        await self._database.fence(tenant_id)
+        deleted = await self._delete_rows(tenant_id)
+        remaining = {name: row["remaining"] for name, row in deleted.items()}
+        late = await self._delete_rows(tenant_id)
+        if any(remaining.values()) or any(row["deleted"] for row in late.values()):
+            raise PurgeIncomplete(tenant_id=tenant_id, remaining={n: r["deleted"] for n, r in late.items()})
+        certificate = PurgeCertificate(
+            tenant_id,
+            {name: row["deleted"] for name, row in deleted.items()},
+            remaining,
+            started_at,
+            dt.datetime.now(dt.UTC),
+        )
+        await self._move(
+            tenant_id, TenantStatus.PURGED, tenant.reason, {"deleted": dict(certificate.deleted)}
+        )
+        return certificate
+
+    # -- inside
+
+    async def _check_others(self) -> None:
+        others = await self._database.undeclared_tables()
+        if others:
+            raise ConfigurationError(
+                f"Rows would stay in {', '.join(others)}: they have a column tenant_id and are in no model.",
+                field="models",
+                fix="Open the SDK with all models; or, if another program looks after them, leave_others=True.",
+            )
+
+    async def _delete_rows(self, tenant_id: str) -> dict[str, Record]:
+        narrowed = SystemContext("purge", "tenantry", types.tenant_id(tenant_id))
+        purges = [Purge(collection) for collection in self._collections]
+        results = await self._database.execute(narrowed, purges)
+        return {purge.collection.name: rows[0] for purge, rows in zip(purges, results, strict=True)}
+
+    async def _find(self, tenant_id: str) -> Tenant | None:
+        rows = await self._database.fetch(SYSTEM, TENANTS, [types.tenant_id(tenant_id)])
+        return tenant_of(rows[0]) if rows else None
+
+    async def _insert(self, tenant_id: str, values: Mapping[str, Any]) -> Tenant:
+        now = dt.datetime.now(dt.UTC)
+        async with self._database.transaction(SYSTEM) as unit:
+            change = await next_change(unit)
+            tenant = TENANTS.validate(
+                {
+                    "id": tenant_id,
+                    "slug": tenant_id,
+                    "status_since": now,
+                    "version": 1,
+                    "change": change,
+                    **values,
+                }
+            )
+            await unit.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
+        self._lease.forget(tenant_id)
+        return cast(Tenant, tenant)
+
+    async def _locked(self, unit: Executor, tenant_id: str) -> Tenant:
+        rows = await unit.fetch(SYSTEM, TENANTS, [types.tenant_id(tenant_id)])
+        if not rows:
+            raise TenantNotFound(f"There is no tenant {tenant_id!r}.", tenant_id=tenant_id)
+        return tenant_of(rows[0])
+
+    async def _change(self, unit: Executor, tenant_id: str, changes: Record) -> Tenant:
+        changes = {**changes, "change": await next_change(unit), "updated_at": dt.datetime.now(dt.UTC)}
+        rows = await unit.execute(SYSTEM, [Update(TENANTS, tenant_id, changes)])
+        return tenant_of(rows[0][0])
+
+    async def _move(
+        self,
+        tenant_id: str,
+        wanted: TenantStatus,
+        reason: str | None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Tenant:
+        tenant_id = types.tenant_id(tenant_id)
+        if wanted in (TenantStatus.SUSPENDED, TenantStatus.DELETING) and not (reason or "").strip():
+            raise InvalidRecord("say why; it is kept in the audit log.", field="reason")
+        async with self._database.transaction(SYSTEM) as unit:
+            change = await next_change(unit)  # taken first: it is the lock that orders all changes
+            tenant = await self._locked(unit, tenant_id)
+            if tenant.status is wanted:
+                return tenant
+            if wanted not in _STEPS[tenant.status]:
+                raise InvalidTransition(tenant_id=tenant_id, current=tenant.status.value, wanted=wanted.value)
+            now = dt.datetime.now(dt.UTC)
+            changes = {
+                "status": wanted,
+                "reason": reason,
+                "status_since": now,
+                "change": change,
+                "updated_at": now,
+            }
+            rows = await unit.execute(SYSTEM, [Update(TENANTS, tenant_id, changes)])
+            await unit.execute(
+                SYSTEM, [audit(wanted.value, reason or "none given", tenant=tenant_id, details=details)]
+            )
+        self._lease.forget(tenant_id)
+        return tenant_of(rows[0][0])
