@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,155 +13,69 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tenantry.cli.credentials import credentials_of, from_file
 from tenantry.cli.output import AsJson, Output
+from tenantry.cli.scan_options import (
+    Authority,
+    Concurrency,
+    CookieA,
+    CookieB,
+    Credentials,
+    Format,
+    Har,
+    HarOfB,
+    HeaderA,
+    HeaderB,
+    MaxRequests,
+    OpenApi,
+    Owned,
+    Rate,
+    SafePosts,
+    SharedPaths,
+    ShowValues,
+    Skipped,
+    Style,
+    Target,
+    TenantA,
+    TenantB,
+    Timeout,
+    TokenA,
+    TokenB,
+    Writes,
+)
 
 if TYPE_CHECKING:
     from tenantry.scan import Plan, Report
 
 LEAKS, INCOMPLETE = 1, 2
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow"}
-_TENANTS, _HOW, _WHAT, _BOUNDS = "The two tenants", "What is replayed", "What is tried", "Bounds"
 _IN_PROCESS = "http://application.test"
 
 
-class Format(StrEnum):
-    """How a report is written."""
-
-    text = "text"
-    markdown = "markdown"
-
-
-def _option(text: str, *names: str, panel: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
-
-
 def scan(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="The application: a URL such as https://staging.example.com, or an ASGI application as "
-            "module:attribute, which then runs in this process.",
-            metavar="TARGET",
-        ),
-    ],
-    har: Annotated[
-        list[Path] | None,
-        _option("Requests recorded as A: a HAR file. May be repeated.", "--har", panel=_HOW, metavar="FILE"),
-    ] = None,
-    har_b: Annotated[
-        list[Path] | None,
-        _option("The same, recorded as B; not needed.", "--har-b", panel=_HOW, metavar="FILE"),
-    ] = None,
-    openapi: Annotated[
-        Path | None, _option("An OpenAPI 3 document, JSON or YAML.", "--openapi", panel=_HOW, metavar="FILE")
-    ] = None,
-    credentials: Annotated[
-        Path | None,
-        _option(
-            "Credentials in TOML; ${NAME} in it is a variable of the environment.",
-            "--credentials",
-            panel=_TENANTS,
-            metavar="FILE",
-        ),
-    ] = None,
-    token_a: Annotated[
-        str | None,
-        _option(
-            "A's bearer token.", "--token-a", panel=_TENANTS, envvar="TENANTRY_SCAN_TOKEN_A", metavar="TOKEN"
-        ),
-    ] = None,
-    token_b: Annotated[
-        str | None,
-        _option(
-            "B's bearer token.", "--token-b", panel=_TENANTS, envvar="TENANTRY_SCAN_TOKEN_B", metavar="TOKEN"
-        ),
-    ] = None,
-    header_a: Annotated[
-        list[str] | None,
-        _option(
-            "A header that A sends. May be repeated.", "--header-a", panel=_TENANTS, metavar="'NAME: VALUE'"
-        ),
-    ] = None,
-    header_b: Annotated[
-        list[str] | None,
-        _option(
-            "A header that B sends. May be repeated.", "--header-b", panel=_TENANTS, metavar="'NAME: VALUE'"
-        ),
-    ] = None,
-    cookie_a: Annotated[
-        str | None,
-        _option(
-            "A's cookies.", "--cookie-a", panel=_TENANTS, envvar="TENANTRY_SCAN_COOKIE_A", metavar="COOKIES"
-        ),
-    ] = None,
-    cookie_b: Annotated[
-        str | None,
-        _option(
-            "B's cookies.", "--cookie-b", panel=_TENANTS, envvar="TENANTRY_SCAN_COOKIE_B", metavar="COOKIES"
-        ),
-    ] = None,
-    tenant_a: Annotated[
-        str | None,
-        _option(
-            "A's id or slug, where no token or answer tells it.", "--tenant-a", panel=_TENANTS, metavar="NAME"
-        ),
-    ] = None,
-    tenant_b: Annotated[
-        str | None, _option("B's id or slug, likewise.", "--tenant-b", panel=_TENANTS, metavar="NAME")
-    ] = None,
-    owns: Annotated[
-        list[str] | None,
-        _option(
-            "A value that only A may see, such as a name typed in as A. May be repeated.",
-            "--owns",
-            panel=_WHAT,
-            metavar="VALUE",
-        ),
-    ] = None,
-    shared: Annotated[
-        list[str] | None,
-        _option(
-            "Paths whose data is everyone's, as in '/countries*'.", "--shared", panel=_WHAT, metavar="PATTERN"
-        ),
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        _option("Paths that are never asked.", "--skip", panel=_WHAT, metavar="PATTERN"),
-    ] = None,
-    safe_post: Annotated[
-        list[str] | None,
-        _option(
-            "Paths whose POST only reads, as in /graphql or '/search*'. A GraphQL mutation is never sent there.",
-            "--safe-post",
-            panel=_WHAT,
-            metavar="PATTERN",
-        ),
-    ] = None,
-    writes: Annotated[
-        bool,
-        _option(
-            "Also try to change and delete A's rows as B, and make rows as both. For STAGING ONLY: "
-            "where the application leaks, rows are changed and lost.",
-            "--writes",
-            panel=_WHAT,
-        ),
-    ] = False,
-    rate: Annotated[float, typer.Option(help="Requests a second.", rich_help_panel=_BOUNDS)] = 50.0,
-    concurrency: Annotated[int, typer.Option(help="Requests at a time.", rich_help_panel=_BOUNDS)] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds for one request.", rich_help_panel=_BOUNDS)] = 10.0,
-    max_requests: Annotated[int, typer.Option(help="Requests altogether.", rich_help_panel=_BOUNDS)] = 10_000,
-    ca: Annotated[
-        Path | None,
-        _option(
-            "Certificates of the authority that signed the application's.",
-            "--ca",
-            panel=_BOUNDS,
-            metavar="FILE",
-        ),
-    ] = None,
-    show_values: Annotated[
-        bool, typer.Option("--show-values", help="Show A's values in full; by default they are shortened.")
-    ] = False,
-    style: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.text,
+    target: Target,
+    har: Har = None,
+    har_b: HarOfB = None,
+    openapi: OpenApi = None,
+    credentials: Credentials = None,
+    token_a: TokenA = None,
+    token_b: TokenB = None,
+    header_a: HeaderA = None,
+    header_b: HeaderB = None,
+    cookie_a: CookieA = None,
+    cookie_b: CookieB = None,
+    tenant_a: TenantA = None,
+    tenant_b: TenantB = None,
+    owns: Owned = None,
+    shared: SharedPaths = None,
+    skip: Skipped = None,
+    safe_post: SafePosts = None,
+    writes: Writes = False,
+    rate: Rate = 50.0,
+    concurrency: Concurrency = 4,
+    timeout: Timeout = 10.0,
+    max_requests: MaxRequests = 10_000,
+    ca: Authority = None,
+    show_values: ShowValues = False,
+    style: Style = Format.text,
     as_json: AsJson = False,
 ) -> None:
     """Find out whether tenant B can reach tenant A's data in a running application.
