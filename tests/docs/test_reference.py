@@ -116,7 +116,7 @@ def test_each_call_is_documented_with_its_parameters(section: str, owner: type) 
         found = re.fullmatch(r"(?:await )?\w+\.(\w+)(?:\((.*)\))?", codes(row[0])[0])
         assert found, row[0]
         documented[found[1]] = found[2]
-    public = {name: member for name, member in vars(owner).items() if not name.startswith("_")}
+    public = {name: member for name, member in inspect.getmembers_static(owner) if not name.startswith("_")}
     assert sorted(documented) == sorted(public)
     for name, member in public.items():
         if not isinstance(member, property):
