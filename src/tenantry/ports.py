@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
 from tenantry.query import Query
 from tenantry.schema import Collection
@@ -101,6 +102,9 @@ class Executor(Protocol):
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``, in order. The system's are over the rows of all tenants together."""
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none. Return what each of them yields.

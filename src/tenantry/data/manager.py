@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.data.aggregates import Aggregates
 from tenantry.data.bulk import Bulk
 from tenantry.data.reads import Reads
 from tenantry.data.units import Unit, check_no_unit, forget, open_unit
@@ -21,7 +22,7 @@ from tenantry.hooks import Operation
 from tenantry.types import Record
 
 
-class DataManager(Reads, Writes, Bulk):
+class DataManager(Reads, Aggregates, Writes, Bulk):
     """Reads and writes rows. Bound to a context by :meth:`bind`; unbound, each call names its context.
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from tenantry import _values
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
@@ -212,6 +213,10 @@ class PostgresAdapter:
         rows = await self._query(context, self._compiler.count(context, query))
         return int(rows[0]["count"])
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._query(context, self._compiler.aggregate(context, aggregation))
+
     async def _query(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
         statement = step.statement
@@ -383,6 +388,9 @@ class _Transaction:
     async def count(self, context: Context, query: Query) -> int:
         rows = await self._query(context, self._adapter._compiler.count(context, query))
         return int(rows[0]["count"])
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.aggregate(context, aggregation))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

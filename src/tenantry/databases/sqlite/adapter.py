@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
 from tenantry.databases._sql import Compiler, Step
@@ -195,6 +196,10 @@ class SQLiteAdapter:
         step = self._compiler.count(context, query)
         return await self._read(lambda connection: int(self._run(connection, step)[0][0]))
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._read(self._query(self._compiler.aggregate(context, aggregation)))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
 
@@ -327,6 +332,11 @@ class _Transaction:
         self._check(context)
         step = self._adapter._compiler.count(context, query)
         return await self._adapter._write(lambda c: int(self._adapter._run(c, step)[0][0]))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        step = self._adapter._compiler.aggregate(context, aggregation)
+        return await self._adapter._write(self._adapter._query(step))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
