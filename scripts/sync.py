@@ -203,6 +203,8 @@ class Twin:
             )
         if self._source.name == ROOT_CLASS and source.name in LIFE:
             return _function(source, f"self._session.{LIFE[source.name]}()")
+        if returns.startswith("Stream["):
+            return _function(source, f"Stream(self, lambda {SELF}: {call})")
         if isinstance(source, ast.AsyncFunctionDef):
             return self._waiting(source, call, returns)
         if "Async" in returns or "Await" in returns or not decorators <= {"property"}:
@@ -330,6 +332,7 @@ def _imports(module: str, trees: Mapping[str, ast.Module], classes: Sequence[ast
         names = sorted(name for name in used if TWINS.get(name) == owner)
         lines.append(f"from tenantry.sync.{owner} import {', '.join(names)}")
     helpers = dict.fromkeys(("Block", "Bound", "Root"), "tenantry.sync.bound")
+    helpers["Stream"] = "tenantry.sync.streams"
     helpers |= {"AbstractContextManager": "contextlib", "cached_property": "functools"}
     lines += [f"from {source} import {name}" for name, source in helpers.items() if name in used]
     used -= TWINS.keys() | helpers.keys()

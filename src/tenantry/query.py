@@ -113,10 +113,10 @@ def parse_fields(collection: Collection, fields: Iterable[str] | None) -> tuple[
     return found
 
 
-def parse_limit(limit: Any) -> int:
+def parse_limit(limit: Any, path: str = "limit") -> int:
     """Return ``limit`` if it is a whole number of 1 to 10,000."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"expected a whole number of 1 to {MAX_LIMIT:,}.", path="limit")
+        raise InvalidQuery(f"expected a whole number of 1 to {MAX_LIMIT:,}.", path=path)
     return limit
 
 

@@ -16,6 +16,7 @@ from tenantry.data.records import M, T
 from tenantry.filters import Where
 from tenantry.schema import KeyedModel
 from tenantry.sync.bound import Block, Bound
+from tenantry.sync.streams import Stream
 from tenantry.types import Page, Record
 
 
@@ -157,6 +158,94 @@ class DataManager(Bound[asynchronous.DataManager]):
     ) -> bool:
         """Return whether any row meets ``where``."""
         return self._run(lambda it: it.exists(collection, where, context=context))
+
+    @overload
+    def stream(
+        self,
+        collection: type[KeyedModel] | str,
+        where: Where = None,
+        *,
+        into: type[T],
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        context: Context | None = None,
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: type[M],
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        *,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        context: Context | None = None,
+    ) -> Stream[M]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: type[M],
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        *,
+        fields: Sequence[str],
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        context: Context | None = None,
+    ) -> Stream[Record]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: str,
+        where: Where = None,
+        *,
+        fields: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        context: Context | None = None,
+    ) -> Stream[Record]: ...
+
+    def stream(
+        self,
+        collection: Any,
+        where: Any = None,
+        *,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        fields: Sequence[str] | None = None,
+        into: type[Any] | None = None,
+        context: Context | None = None,
+    ) -> Stream[Any]:
+        """Return all rows, one after the other, in bounded memory.
+
+        Rows are read in batches as they are consumed. One that was there all the time, and whose sort keys did not
+        change, comes exactly once, whatever others write meanwhile.
+
+        Args:
+            collection: A model, for typed results, or a name, for plain records.
+            where: As for :meth:`read`.
+            order_by: Field names, ``-`` in front for descending. Ties are broken by id.
+            batch_size: The most rows to hold at a time, 1 to 10,000.
+            fields: Return plain records of these fields only.
+            into: Return instances of this class, made of the fields that it names.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault; at once, while other errors come with the first row.
+        """
+        return Stream(
+            self,
+            lambda it: it.stream(
+                collection,
+                where,
+                order_by=order_by,
+                batch_size=batch_size,
+                fields=fields,
+                into=into,
+                context=context,
+            ),
+        )
 
     def aggregate(
         self,

@@ -32,13 +32,14 @@ from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
+from tenantry.testing.conformance.streams import Streams
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.values import Values
 
 
 class Conformance(
-    Values, Filters, Rows, Pages, Aggregates, Constraints, Transactions, Tenants, Isolation, Ports
+    Values, Filters, Rows, Pages, Streams, Aggregates, Constraints, Transactions, Tenants, Isolation, Ports
 ):
     """Every property that a database must have, each as a test."""
 
