@@ -14,6 +14,7 @@ from tenantry.schema import (
     RenamedFrom,
     Searchable,
     Shared,
+    SoftDelete,
     Unique,
 )
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
@@ -40,6 +41,7 @@ __all__ = [
     "RenamedFrom",
     "Searchable",
     "Shared",
+    "SoftDelete",
     "Sum",
     "SystemHandle",
     "Tenant",

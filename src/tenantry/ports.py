@@ -11,6 +11,7 @@ collections it can only purge.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -20,7 +21,7 @@ import msgspec
 
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
-from tenantry.query import Query
+from tenantry.query import Deleted, Query
 from tenantry.schema import Collection
 from tenantry.types import Record
 
@@ -51,6 +52,8 @@ class Insert(msgspec.Struct, frozen=True):
 class Update(msgspec.Struct, frozen=True):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
+    To delete softly is to set ``deleted_at``; to restore, to unset it in a row that has it (``deleted="only"``).
+
     Raises, when executed:
         NotFound: No such row.
         Conflict: Its version is not ``expected_version``.
@@ -60,10 +63,15 @@ class Update(msgspec.Struct, frozen=True):
     id: Any
     changes: Record
     expected_version: int | None = None
+    deleted: Deleted = "without"
 
 
 class Upsert(msgspec.Struct, frozen=True):
-    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored."""
+    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored.
+
+    Raises, when executed:
+        UniqueViolation: Its id is that of a row that is marked as deleted.
+    """
 
     collection: Collection
     record: Record
@@ -72,11 +80,19 @@ class Upsert(msgspec.Struct, frozen=True):
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete the row ``id``. Yields nothing; raises like :class:`Update`."""
+    """Delete the row ``id`` for good, marked or not. Yields nothing; raises like :class:`Update`."""
 
     collection: Collection
     id: Any
     expected_version: int | None = None
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """Delete for good those of the rows ``ids`` that were marked as deleted before ``before``. Yields their ids."""
+
+    collection: Collection
+    ids: Sequence[Any]
+    before: dt.datetime
 
 
 class Purge(msgspec.Struct, frozen=True):
@@ -88,14 +104,14 @@ class Purge(msgspec.Struct, frozen=True):
     collection: Collection
 
 
-Write = Insert | Update | Upsert | Delete | Purge
+Write = Insert | Update | Upsert | Delete | Discard | Purge
 
 
 class Executor(Protocol):
     """Runs statements for a context, scoped by construction."""
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
-        """Return the rows with these ids, in any order; those that do not exist are left out."""
+        """Return the rows with these ids, in any order; those that do not exist or are deleted are left out."""
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``, in order. Each record is a new dict that the caller may keep."""

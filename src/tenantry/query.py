@@ -120,6 +120,20 @@ def parse_limit(limit: Any, path: str = "limit") -> int:
     return limit
 
 
+def parse_deleted(collection: Collection, deleted: Any) -> Deleted:
+    """Return which rows are meant, if the collection has any that are marked as deleted."""
+    if deleted != "without" and not collection.soft:
+        raise InvalidQuery(
+            f"{collection.name!r} keeps no deleted rows.",
+            path="deleted",
+            fix="Derive its model from SoftDelete.",
+        )
+    if deleted not in ("without", "with", "only"):
+        raise InvalidQuery("expected 'without', 'with' or 'only'.", path="deleted")
+    found: Deleted = deleted
+    return found
+
+
 def total_order(query: Query, *, across_tenants: bool = False) -> tuple[Sort, ...]:
     """Return sort keys that leave no two rows of ``query`` equal: the given ones, then what completes them.
 

@@ -11,6 +11,7 @@ from typing import Any
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.data.aggregates import Aggregates
 from tenantry.data.bulk import Bulk
+from tenantry.data.deletes import Deletes
 from tenantry.data.reads import Reads
 from tenantry.data.streams import Streams
 from tenantry.data.units import Unit, check_no_unit, forget, open_unit
@@ -23,7 +24,7 @@ from tenantry.hooks import Operation
 from tenantry.types import Record
 
 
-class DataManager(Reads, Streams, Aggregates, Writes, Bulk):
+class DataManager(Reads, Streams, Aggregates, Writes, Deletes, Bulk):
     """Reads and writes rows. Bound to a context by :meth:`bind`; unbound, each call names its context.
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.

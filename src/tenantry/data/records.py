@@ -11,8 +11,8 @@ from tenantry.errors import (
     InvalidQuery,
     Unsupported,
 )
-from tenantry.ports import Insert, Update, Upsert, Write
-from tenantry.schema import Collection, KeyedModel
+from tenantry.ports import Discard, Insert, Update, Upsert, Write
+from tenantry.schema import MARK, Collection, KeyedModel
 from tenantry.types import Record
 
 M = TypeVar("M", bound=KeyedModel)
@@ -65,6 +65,8 @@ def new_record(collection: Collection, instance: KeyedModel) -> Record:
     record = collection.to_record(instance)
     record["version"] = 1
     record["created_at"] = record["updated_at"] = now()
+    if collection.soft:
+        record[MARK] = None
     return record
 
 
@@ -93,6 +95,8 @@ def touched(write: Write) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return [record["id"] for record in write.records], single
     if isinstance(write, Update):
         return (write.id,), write.changes
+    if isinstance(write, Discard):
+        return write.ids, {}
     if isinstance(write, Upsert):
         return (write.record["id"],), write.record
     return (getattr(write, "id", None),), {}

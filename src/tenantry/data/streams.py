@@ -14,7 +14,7 @@ from tenantry.data.calls import Calls
 from tenantry.data.records import M, T, check_typed
 from tenantry.errors import Unsupported
 from tenantry.filters import Where, parse_where
-from tenantry.query import And, Query, after, parse_limit, parse_order, total_order
+from tenantry.query import And, Deleted, Query, after, parse_deleted, parse_limit, parse_order, total_order
 from tenantry.schema import TENANT, KeyedModel
 from tenantry.shapes import Shape, extended
 from tenantry.types import Record
@@ -103,6 +103,7 @@ class Streams(Calls):
         into: type[T],
         order_by: Sequence[str] | str | None = None,
         batch_size: int = 500,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Stream[T]: ...
     @overload
@@ -113,6 +114,7 @@ class Streams(Calls):
         *,
         order_by: Sequence[str] | str | None = None,
         batch_size: int = 500,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Stream[M]: ...
     @overload
@@ -124,6 +126,7 @@ class Streams(Calls):
         fields: Sequence[str],
         order_by: Sequence[str] | str | None = None,
         batch_size: int = 500,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Stream[Record]: ...
     @overload
@@ -135,6 +138,7 @@ class Streams(Calls):
         fields: Sequence[str] | None = None,
         order_by: Sequence[str] | str | None = None,
         batch_size: int = 500,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Stream[Record]: ...
     def stream(
@@ -144,6 +148,7 @@ class Streams(Calls):
         *,
         order_by: Sequence[str] | str | None = None,
         batch_size: int = 500,
+        deleted: Deleted = "without",
         fields: Sequence[str] | None = None,
         into: type[Any] | None = None,
         context: Context | None = None,
@@ -157,6 +162,7 @@ class Streams(Calls):
             collection: A model, for typed results, or a name, for plain records.
             where: As for :meth:`read`.
             order_by: Field names, ``-`` in front for descending. Ties are broken by id.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
             batch_size: The most rows to hold at a time, 1 to 10,000.
             fields: Return plain records of these fields only.
             into: Return instances of this class, made of the fields that it names.
@@ -168,7 +174,8 @@ class Streams(Calls):
         found, typed = self._readable(collection)
         shape = Shape(found, fields, into, (), False)
         size = parse_limit(batch_size, "batch_size")
-        query = Query(found, shape.fields, parse_where(found, where), parse_order(found, order_by), size)
+        condition, order = parse_where(found, where), parse_order(found, order_by)
+        query = Query(found, shape.fields, condition, order, size, deleted=parse_deleted(found, deleted))
         scope = self._scope(context)
         foreign = check_typed(found, scope, typed)
         query = replace(query, order=total_order(query, across_tenants=foreign and scope.tenant_id is None))

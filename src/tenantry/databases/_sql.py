@@ -22,10 +22,10 @@ from tenantry.databases._aggregates import AggregateCompiler
 from tenantry.databases._dialect import Decoder, SQLDialect
 from tenantry.databases._filters import FilterCompiler
 from tenantry.databases._tables import Tables
-from tenantry.errors import Conflict, IsolationError, NotFound, ReadOnlyCollection
-from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
-from tenantry.query import Query
-from tenantry.schema import TENANT, Collection, Field
+from tenantry.errors import Conflict, IsolationError, NotFound, ReadOnlyCollection, UniqueViolation
+from tenantry.ports import Delete, Discard, Insert, Purge, Update, Upsert, Write
+from tenantry.query import Deleted, Query
+from tenantry.schema import MARK, TENANT, Collection, Field
 from tenantry.types import Record
 
 _MAX_SHAPES = 2_000
@@ -104,11 +104,13 @@ class Compiler:
 
     # -- reading
 
-    def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> Step:
+    def fetch(
+        self, context: Context, collection: Collection, ids: Sequence[Any], deleted: Deleted = "without"
+    ) -> Step:
         """Compile the look-up of rows by id."""
         reach = self._check(context, collection, write=False)
         single = len(ids) == 1
-        key = ("fetch", collection.name, single, reach)
+        key = ("fetch", collection.name, single, reach, deleted)
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
@@ -118,7 +120,7 @@ class Compiler:
             else:
                 matches = self.dialect.any_of(column, collection.key, "p0")
             fields = tuple(collection.fields.values())
-            built = self._select(collection, fields, reach).where(matches)
+            built = self._select(collection, fields, reach, deleted).where(matches)
             statement = self._remember(key, built, collection, fields, reach)
         if single:
             encode = self._encoders[collection.name, "id"]
@@ -141,10 +143,11 @@ class Compiler:
             query.limit is not None,
             query.distinct,
             reach,
+            query.deleted,
         )
         statement = self._statements.get(key)
         if statement is None:
-            built = self._select(query.collection, query.fields, reach)
+            built = self._select(query.collection, query.fields, reach, query.deleted)
             built = built.where(self._filters.expression(query.collection, query.filter))
             table = self.tables[query.collection.name]
             for sort in query.order:
@@ -171,13 +174,13 @@ class Compiler:
             query.collection.name,
             self._filters.shape(query.collection, query.filter, values),
             reach,
+            query.deleted,
         )
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[query.collection.name]
             built = sa.select(sa.func.count().label("count")).select_from(table)
-            if reach is not _Reach.SYSTEM and query.collection.scope == "tenant":
-                built = built.where(self._tenant_predicate(table))
+            built = self._scoped(built, query.collection, reach, query.deleted)
             built = built.where(self._filters.expression(query.collection, query.filter))
             statement = self._remember(key, built, query.collection, (), _Reach.TENANT, len(values) - 1)
         return Step(statement, statement.pick(values))
@@ -187,13 +190,12 @@ class Compiler:
         collection = aggregation.collection
         reach = self._check(context, collection, write=False)
         values: list[Any] = [_tenant_of(context)]
-        key = ("aggregate", collection.name, self._aggregates.shape(aggregation, values), reach)
+        shape = self._aggregates.shape(aggregation, values)
+        key = ("aggregate", collection.name, shape, reach, aggregation.deleted)
         statement = self._statements.get(key)
         if statement is None:
-            table = self.tables[collection.name]
-            built = self._aggregates.statement(aggregation, table)
-            if reach is not _Reach.SYSTEM and collection.scope == "tenant":
-                built = built.where(self._tenant_predicate(table))
+            built = self._aggregates.statement(aggregation, self.tables[collection.name])
+            built = self._scoped(built, collection, reach, aggregation.deleted)
             if aggregation.limit is not None:
                 built = built.limit(sa.bindparam("limit", type_=sa.BigInteger()))
             statement = self._remember(
@@ -222,12 +224,19 @@ class Compiler:
             return (yield from self._purge(context, write))
         if isinstance(write, Upsert):
             step = self._upsert(context, write)
+            rows = yield step
+            if not rows:
+                raise UniqueViolation(write.collection.name, write.on)
+            return step.statement.records(rows)
+        if isinstance(write, Discard):
+            step = self._discard(context, write)
             return step.statement.records((yield step))
         step = self._update(context, write) if isinstance(write, Update) else self._delete(context, write)
         rows = yield step
         if rows:
             return step.statement.records(rows) if isinstance(write, Update) else []
-        check = self.fetch(context, write.collection, [write.id])
+        deleted = write.deleted if isinstance(write, Update) else "with"
+        check = self.fetch(context, write.collection, [write.id], deleted)
         found = check.statement.records((yield check))
         if not found or write.expected_version is None:
             raise NotFound(write.collection.name, write.id)
@@ -254,7 +263,7 @@ class Compiler:
         collection, versioned = write.collection, write.expected_version is not None
         self._check(context, collection, write=True)
         names = tuple(write.changes)
-        key = ("update", collection.name, names, versioned)
+        key = ("update", collection.name, names, versioned, write.deleted)
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
@@ -263,7 +272,7 @@ class Compiler:
             }
             changes["version"] = table.c.version + _ONE
             built = sa.update(table).values(changes)
-            built = self._one_row(built, collection, len(names), versioned)
+            built = self._one_row(built, collection, len(names), versioned, write.deleted)
             fields = tuple(collection.fields.values())
             built = built.returning(*(table.c[field.name] for field in fields))
             statement = self._remember(
@@ -279,7 +288,8 @@ class Compiler:
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
-            built = self._one_row(sa.delete(table), collection, 0, versioned).returning(table.c.version)
+            built = self._one_row(sa.delete(table), collection, 0, versioned, "with")
+            built = built.returning(table.c.version)
             version = (collection.fields["version"],)
             statement = self._remember(key, built, collection, version, _Reach.TENANT, 1 + versioned)
         return Step(statement, statement.pick((_tenant_of(context), *self._key_values(write))))
@@ -304,8 +314,28 @@ class Compiler:
             target.insert(0, table.c.tenant_id)
         changes: dict[str, Any] = {name: insert.excluded[name] for name in write.changes}
         changes["version"] = table.c.version + _ONE
-        update = insert.on_conflict_do_update(index_elements=target, set_=changes)
+        live = table.c[MARK].is_(None) if collection.soft else None
+        # The key is unique among all rows; the other groups are, among those that live.
+        partial = None if write.on == ("id",) else live
+        update = insert.on_conflict_do_update(
+            index_elements=target, index_where=partial, set_=changes, where=live
+        )
         return update.returning(*(table.c[name] for name in collection.fields))
+
+    def _discard(self, context: Context, write: Discard) -> Step:
+        collection, mark = write.collection, write.collection.fields[MARK]
+        self._check(context, collection, write=True)
+        key = ("discard", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables[collection.name]
+            built = self._scoped(sa.delete(table), collection, _Reach.TENANT, "only")
+            built = built.where(self.dialect.any_of(table.c.id, collection.key, "p0"))
+            built = built.where(table.c[MARK] < self._param(mark, "p1")).returning(table.c.id)
+            statement = self._remember(key, built, collection, (collection.key,), values=2)
+        ids = self.dialect.encode_items(collection.key, write.ids)
+        before = self._encode(collection, (MARK,), {MARK: write.before})
+        return Step(statement, statement.pick((_tenant_of(context), ids, *before)))
 
     def _purge(self, context: Context, write: Purge) -> Generator[Step, list[Any], list[Record]]:
         collection = write.collection
@@ -319,7 +349,7 @@ class Compiler:
             table = self.tables[collection.name]
             built = sa.delete(table).where(self._tenant_predicate(table))
             statement = self._remember(key, built, collection, ())
-        count = self.count(context, Query(collection, ()))
+        count = self.count(context, Query(collection, (), deleted="with"))
         before = (yield count)[0][0]
         yield Step(statement, statement.pick((context.tenant_id,)))
         remaining = (yield count)[0][0]
@@ -343,24 +373,34 @@ class Compiler:
             raise ReadOnlyCollection(collection.name)
         return _Reach.TENANT
 
-    def _select(self, collection: Collection, fields: tuple[Field, ...], reach: _Reach) -> sa.Select[Any]:
+    def _select(
+        self, collection: Collection, fields: tuple[Field, ...], reach: _Reach, deleted: Deleted
+    ) -> sa.Select[Any]:
         table = self.tables[collection.name]
         columns = [table.c[field.name] for field in fields]
-        if collection.scope != "tenant":
-            return sa.select(*columns)
-        if reach is not _Reach.TENANT:
+        if collection.scope == "tenant" and reach is not _Reach.TENANT:
             columns.insert(0, table.c.tenant_id)
-        if reach is _Reach.SYSTEM:
-            return sa.select(*columns)
-        return sa.select(*columns).where(self._tenant_predicate(table))
+        scoped: sa.Select[Any] = self._scoped(sa.select(*columns), collection, reach, deleted)
+        return scoped
+
+    def _scoped(self, built: Any, collection: Collection, reach: _Reach, deleted: Deleted) -> Any:
+        """Add whose rows a statement reaches, and whether those that are marked as deleted are among them."""
+        table = self.tables[collection.name]
+        if collection.scope == "tenant" and reach is not _Reach.SYSTEM:
+            built = built.where(self._tenant_predicate(table))
+        if collection.soft and deleted != "with":
+            live = table.c[MARK].is_(None)
+            built = built.where(live if deleted == "without" else sa.not_(live))
+        return built
 
     def _tenant_predicate(self, table: sa.Table) -> ColumnElement[bool]:
         return table.c.tenant_id == self._param(TENANT, _TENANT)
 
-    def _one_row(self, built: Any, collection: Collection, position: int, versioned: bool) -> Any:
+    def _one_row(
+        self, built: Any, collection: Collection, position: int, versioned: bool, deleted: Deleted
+    ) -> Any:
         table = self.tables[collection.name]
-        if collection.scope == "tenant":
-            built = built.where(self._tenant_predicate(table))
+        built = self._scoped(built, collection, _Reach.TENANT, deleted)
         built = built.where(table.c.id == self._param(collection.key, f"p{position}"))
         if versioned:
             version = self._param(collection.fields["version"], f"p{position + 1}")

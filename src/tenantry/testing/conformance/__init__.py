@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
+from tenantry.testing.conformance.deletes import Deletes
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
@@ -39,7 +40,18 @@ from tenantry.testing.conformance.values import Values
 
 
 class Conformance(
-    Values, Filters, Rows, Pages, Streams, Aggregates, Constraints, Transactions, Tenants, Isolation, Ports
+    Values,
+    Filters,
+    Rows,
+    Pages,
+    Streams,
+    Aggregates,
+    Constraints,
+    Deletes,
+    Transactions,
+    Tenants,
+    Isolation,
+    Ports,
 ):
     """Every property that a database must have, each as a test."""
 

@@ -106,7 +106,7 @@ class Streams(Setting):
         await sdk.tenants.resume(acme.context.tenant_id)
         assert [note.id async for note in stream] == ["2", "3"]
 
-    async def test_in_a_transaction(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
+    async def test_a_stream_in_a_transaction(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
         needs(sdk, Capability.TRANSACTIONS)
         await acme.data.create(Note(id="0"))
         async with acme.data.transaction() as work:
