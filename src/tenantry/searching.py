@@ -97,7 +97,7 @@ class Search(msgspec.Struct, frozen=True):
 
     def widened(self, vocabulary: Iterable[str]) -> Search:
         """Return the search for similar words too, out of those that there are."""
-        known = list(vocabulary)
+        known = list(vocabulary) if self.typos else []
         if not known:
             return self
         terms = (

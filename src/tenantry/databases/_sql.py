@@ -251,6 +251,17 @@ class Compiler:
         if rows:
             yield self._words_step(collection, "index", rows)
 
+    def _words_left(self, context: Context, collection: Collection) -> Step:
+        """Compile the count of a tenant's words, which went with their rows if all is well."""
+        key = ("words left", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables.indexes[collection.name]
+            built = sa.select(sa.func.count().label("count")).select_from(table)
+            built = built.where(self._tenant_predicate(table))
+            statement = self._remember(key, built, collection, (), values=0, index=True)
+        return Step(statement, statement.pick((_tenant_of(context),)))
+
     def _words_step(self, collection: Collection, verb: str, rows: Sequence[tuple[Any, ...]]) -> Step:
         key = (verb, collection.name)
         statement = self._statements.get(key)
@@ -375,6 +386,8 @@ class Compiler:
         before = (yield count)[0][0]
         yield Step(statement, statement.pick((context.tenant_id,)))
         remaining = (yield count)[0][0]
+        if collection.name in self.tables.indexes:
+            remaining += (yield self._words_left(context, collection))[0][0]
         return [{"deleted": before - remaining, "remaining": remaining}]
 
     # -- building blocks

@@ -254,7 +254,9 @@ class PostgresAdapter:
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
-            tables = [self._compiler.tables[collection.name] for collection in collections]
+            known, indexes = self._compiler.tables, self._compiler.tables.indexes
+            tables = [known[collection.name] for collection in collections]
+            tables += [indexes[collection.name] for collection in collections if collection.name in indexes]
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
 

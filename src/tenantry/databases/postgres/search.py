@@ -87,7 +87,7 @@ SET search_path = pg_catalog, pg_temp AS $function$
   SELECT ARRAY(
     SELECT left(part.word, @word@)
     FROM unnest((string_to_array(btrim(regexp_replace(regexp_replace(translate(
-      lower(normalize(COALESCE(value, ''), NFKD) COLLATE "@collation@") COLLATE "C", U&'\03c2', U&'\03c3'),
+      lower(normalize(COALESCE(value, ''), NFKD) COLLATE "@collation@") COLLATE "C", E'\\u03c2', E'\\u03c3'),
       E'[@dropped@]+', '', 'g'), E'[@separators@]+', ' ', 'g')), ' '))[1:@words@]) WITH ORDINALITY part(word, place)
     ORDER BY part.place)
 $function$"""

@@ -24,14 +24,7 @@ _STEPS_BETWEEN_CHECKS = 100_000
 _PAUSE = 0.01
 
 # Actions that reach no table by themselves; everything else is judged by the table it names.
-_HARMLESS = frozenset(
-    {
-        sqlite3.SQLITE_SELECT,
-        sqlite3.SQLITE_FUNCTION,
-        sqlite3.SQLITE_TRANSACTION,
-        sqlite3.SQLITE_RECURSIVE,
-    }
-)
+_HARMLESS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION})
 _WRITES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
 
@@ -106,6 +99,10 @@ class Connection:
     def _authorize(self, action: int, first: str | None, *_: object) -> int:
         if self._trusted or action in _HARMLESS:
             return sqlite3.SQLITE_OK
+        if (
+            action == sqlite3.SQLITE_RECURSIVE
+        ):  # the look-up of a vocabulary is; what it reads is judged below
+            return sqlite3.SQLITE_DENY if self._reach is NOTHING else sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ:
             allowed = self._reach.reads
         else:
