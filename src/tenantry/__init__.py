@@ -17,13 +17,14 @@ from tenantry.schema import (
 )
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
-from tenantry.types import Page, Record, TenantId
+from tenantry.types import Hit, Page, Record, TenantId
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PII",
     "Encrypted",
+    "Hit",
     "Indexed",
     "KeyedModel",
     "Model",

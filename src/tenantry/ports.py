@@ -21,6 +21,7 @@ import msgspec
 from tenantry.context import Context, TenantContext
 from tenantry.query import Query
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ class Executor(Protocol):
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that ``search`` finds, the best first, each with its score as ``_score``.
+
+        The score is a whole number, the same on every database; :meth:`~tenantry.searching.Search.score` is the model.
+        """
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none. Return what each of them yields.

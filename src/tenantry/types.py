@@ -59,6 +59,21 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 0x7000 << 64 | fraction << 64 | 0x8 << 60 | random)
 
 
+@dataclass(frozen=True, slots=True)
+class Hit(Generic[T]):
+    """One row that a search found.
+
+    Attributes:
+        row: The row.
+        score: How well it meets the text, above 0; 1.0 is a word that is a whole field of weight 1.
+        highlights: For each field in which a word was found, the text around it as HTML; empty unless asked for.
+    """
+
+    row: T
+    score: float
+    highlights: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Page(Sequence[T], Generic[T]):
     """One page of results, in order.

@@ -11,6 +11,7 @@ from typing import Any
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.data.bulk import Bulk
 from tenantry.data.reads import Reads
+from tenantry.data.searches import Searches
 from tenantry.data.units import Unit, check_no_unit, forget, open_unit
 from tenantry.data.writes import Writes
 from tenantry.errors import (
@@ -21,7 +22,7 @@ from tenantry.hooks import Operation
 from tenantry.types import Record
 
 
-class DataManager(Reads, Writes, Bulk):
+class DataManager(Reads, Searches, Writes, Bulk):
     """Reads and writes rows. Bound to a context by :meth:`bind`; unbound, each call names its context.
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.

@@ -19,11 +19,13 @@ from sqlalchemy.sql.elements import ColumnElement
 from tenantry.context import Context, SystemContext
 from tenantry.databases._dialect import Decoder, SQLDialect
 from tenantry.databases._filters import FilterCompiler
-from tenantry.databases._tables import Tables
-from tenantry.errors import Conflict, IsolationError, NotFound, ReadOnlyCollection
+from tenantry.databases._search import SearchCompiler, concerns, word_rows
+from tenantry.databases._tables import TERM, Tables
+from tenantry.errors import Conflict, IsolationError, NotFound, ReadOnlyCollection, Unsupported
 from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
 from tenantry.query import Query
 from tenantry.schema import TENANT, Collection, Field
+from tenantry.searching import SCORE, Search
 from tenantry.types import Record
 
 _MAX_SHAPES = 2_000
@@ -48,7 +50,7 @@ class Statement(msgspec.Struct, frozen=True):
         names: The columns of the result.
         decoders: The columns whose values are decoded.
         mapping: Whether the driver's rows are mappings.
-        table: The one table it names.
+        table: The one table it names; a table of words stands for that of the rows as well.
         writes: Whether it writes to that.
     """
 
@@ -96,6 +98,7 @@ class Compiler:
             for field in (*collection.fields.values(), TENANT)
         }
         self._filters = FilterCompiler(dialect, self.tables, self._encoders)
+        self._search = SearchCompiler(dialect, self.tables, self._tenant_predicate)
         self._statements: dict[Any, Statement] = {}
 
     # -- reading
@@ -178,6 +181,43 @@ class Compiler:
             statement = self._remember(key, built, query.collection, (), _Reach.TENANT, len(values) - 1)
         return Step(statement, statement.pick(values))
 
+    def search(self, context: Context, search: Search) -> Step:
+        """Compile a search."""
+        self._check_search(context, search.collection)
+        values: list[Any] = [_tenant_of(context)]
+        condition = self._filters.shape(search.collection, search.filter, values)
+        first = len(values) - 1
+        encode = self._encoders[search.collection.name, "id"] or (lambda id: id)
+        key = ("search", search.collection.name, condition, self._search.shape(search, encode, values))
+        statement = self._statements.get(key)
+        if statement is None:
+            where = self._filters.expression(search.collection, search.filter)
+            built = self._search.statement(search, where, first)
+            fields = (*search.collection.fields.values(), SCORE)
+            statement = self._remember(
+                key, built, search.collection, fields, values=len(values) - 1, index=True
+            )
+        if search.limit is not None:
+            values.append(search.limit)
+        return Step(statement, statement.pick(values))
+
+    def vocabulary(self, context: Context, collection: Collection, low: str, high: str) -> Step:
+        """Compile the look-up of the words from ``low`` up to ``high`` that some row of the tenant has."""
+        self._check_search(context, collection)
+        key = ("vocabulary", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            built = self._search.vocabulary(collection)
+            statement = self._remember(key, built, collection, (TERM,), values=2, index=True)
+        return Step(statement, statement.pick((_tenant_of(context), low, high)))
+
+    def _check_search(self, context: Context, collection: Collection) -> None:
+        if (
+            self._check(context, collection, write=False) is not _Reach.TENANT
+            and collection.scope == "tenant"
+        ):
+            raise Unsupported("A search is a tenant's own.", fix="Search with the tenant's own handle.")
+
     # -- writing
 
     def perform(self, context: Context, write: Write) -> Generator[Step, list[Any], list[Record]]:
@@ -185,6 +225,59 @@ class Compiler:
 
         Drivers drive it, in a thread or in an event loop, inside a transaction of theirs.
         """
+        records = yield from self._perform(context, write)
+        if self.dialect.indexes_words and write.collection.name in self.tables.indexes:
+            yield from self._index(context, write, records)
+        return records
+
+    def _index(
+        self, context: Context, write: Write, records: Sequence[Record]
+    ) -> Generator[Step, list[Any], None]:
+        """Keep the words of the rows that were written; those of deleted rows go with them."""
+        collection, tenant = write.collection, _tenant_of(context)
+        if isinstance(write, Delete | Purge) or (
+            isinstance(write, Update) and not concerns(collection, tuple(write.changes))
+        ):
+            return
+        encode = self._encoders[collection.name, "id"] or (lambda id: id)
+        if not isinstance(write, Insert):
+            rows = [(tenant, encode(record["id"])) for record in records]
+            yield self._words_step(collection, "unindex", rows)
+        rows = [
+            (tenant, encode(record["id"]), *row)
+            for record in records
+            for row in word_rows(collection, record)
+        ]
+        if rows:
+            yield self._words_step(collection, "index", rows)
+
+    def _words_left(self, context: Context, collection: Collection) -> Step:
+        """Compile the count of a tenant's words, which went with their rows if all is well."""
+        key = ("words left", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables.indexes[collection.name]
+            built = sa.select(sa.func.count().label("count")).select_from(table)
+            built = built.where(self._tenant_predicate(table))
+            statement = self._remember(key, built, collection, (), values=0, index=True)
+        return Step(statement, statement.pick((_tenant_of(context),)))
+
+    def _words_step(self, collection: Collection, verb: str, rows: Sequence[tuple[Any, ...]]) -> Step:
+        key = (verb, collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables.indexes[collection.name]
+            held = [self._tenant_predicate(table)] if collection.scope == "tenant" else []
+            others = [column for column in table.c if column.name != TENANT.name]
+            params = {c.name: sa.bindparam(f"p{n}", type_=c.type) for n, c in enumerate(others)}
+            built: Any = sa.delete(table).where(*held, table.c.id == params["id"])
+            if verb == "index":
+                owner = {TENANT.name: self._param(TENANT, _TENANT)} if held else {}
+                built = sa.insert(table).values(owner | params)
+            statement = self._remember(key, built, collection, (), values=len(rows[0]) - 1, index=True)
+        return Step(statement, [statement.pick(row) for row in rows], many=True)
+
+    def _perform(self, context: Context, write: Write) -> Generator[Step, list[Any], list[Record]]:
         if isinstance(write, Insert):
             yield self._insert(context, write)
             return list(write.records)
@@ -293,6 +386,8 @@ class Compiler:
         before = (yield count)[0][0]
         yield Step(statement, statement.pick((context.tenant_id,)))
         remaining = (yield count)[0][0]
+        if collection.name in self.tables.indexes:
+            remaining += (yield self._words_left(context, collection))[0][0]
         return [{"deleted": before - remaining, "remaining": remaining}]
 
     # -- building blocks
@@ -324,7 +419,7 @@ class Compiler:
             return sa.select(*columns)
         return sa.select(*columns).where(self._tenant_predicate(table))
 
-    def _tenant_predicate(self, table: sa.Table) -> ColumnElement[bool]:
+    def _tenant_predicate(self, table: sa.FromClause) -> ColumnElement[bool]:
         return table.c.tenant_id == self._param(TENANT, _TENANT)
 
     def _one_row(self, built: Any, collection: Collection, position: int, versioned: bool) -> Any:
@@ -374,6 +469,7 @@ class Compiler:
         fields: tuple[Field, ...],
         reach: _Reach = _Reach.TENANT,
         values: int = 1,
+        index: bool = False,
     ) -> Statement:
         compiled = built.compile(dialect=self.dialect.engine, compile_kwargs={"render_postcompile": True})
         positions = {_TENANT: 0, "limit": values + 1} | {f"p{index}": index + 1 for index in range(values)}
@@ -392,7 +488,7 @@ class Compiler:
             names=names,
             decoders=tuple((name, decode) for name, decode in decoders if decode is not None),
             mapping=self.dialect.rows_are_mappings,
-            table=self.tables[collection.name].name,
+            table=(self.tables.indexes if index else self.tables)[collection.name].name,
             writes=not isinstance(built, sa.Select),
         )
         if len(self._statements) >= _MAX_SHAPES:

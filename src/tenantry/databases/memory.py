@@ -26,7 +26,9 @@ from tenantry.evaluation import holds
 from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
+from tenantry.searching import SCORE, Search, searchable_fields
 from tenantry.types import Record
+from tenantry.words import ranks
 
 Rows = dict[Any, Record]
 # (collection, tenant) -> id -> record; rows that belong to no tenant are kept under None
@@ -99,6 +101,24 @@ class MemoryAdapter:
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
         return sum(holds(query.filter, row) for row in self._visible(context, query.collection))
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        if isinstance(context, SystemContext) and search.collection.scope == "tenant":
+            raise Unsupported("A search is a tenant's own.", fix="Search with the tenant's own handle.")
+        rows = self._visible(context, search.collection)
+        names = [field.name for field in searchable_fields(search.collection)]
+        known = (
+            {word for row in rows for word in ranks([row[name] for name in names])} if search.typos else ()
+        )
+        widened = search.widened(known)
+        found = [_clone(row) | {SCORE.name: score} for row in rows if (score := widened.score(row))]
+        for sort in reversed(search.order):
+            found.sort(key=_sort_key(sort), reverse=sort.descending)
+        if search.after is not None:
+            score, id = search.after
+            found = [row for row in found if (-row[SCORE.name], row["id"]) > (-score, id)]
+        return found[: search.limit]
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
@@ -283,6 +303,10 @@ class _Transaction:
     async def count(self, context: Context, query: Query) -> int:
         self._check(context)
         return await self._adapter.count(context, query)
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        return await self._adapter.search(context, search)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

@@ -15,7 +15,7 @@ from tenantry.data.records import M, T
 from tenantry.filters import Where
 from tenantry.schema import KeyedModel
 from tenantry.sync.bound import Block, Bound
-from tenantry.types import Page, Record
+from tenantry.types import Hit, Page, Record
 
 
 class DataManager(Bound[asynchronous.DataManager]):
@@ -156,6 +156,84 @@ class DataManager(Bound[asynchronous.DataManager]):
     ) -> bool:
         """Return whether any row meets ``where``."""
         return self._run(lambda it: it.exists(collection, where, context=context))
+
+    @overload
+    def search(
+        self,
+        collection: type[M],
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[M]]: ...
+
+    @overload
+    def search(
+        self,
+        collection: str,
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Where = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[Record]]: ...
+
+    def search(
+        self,
+        collection: Any,
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Any = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[Any]]:
+        """Return a page of the rows that have the words of ``text``, the best first.
+
+        Case and accents do not count. The score of a row depends on nothing but the row and the text.
+
+        Args:
+            collection: A model, for typed rows, or a name, for plain records.
+            text: Words, which must all be found; ``"words in quotes"`` stand side by side, ``-word`` must not be there,
+                ``lap*`` finds what begins so, and so does the last word while no space follows it.
+            fields: The searchable fields to look into; by default all of them.
+            where: What rows must meet besides, as in ``read``.
+            limit: The most rows, 1 to 10,000.
+            cursor: The ``next_cursor`` of the page before.
+            highlight: Whether each hit shows where the words were found, as HTML; or what stands before and behind them
+                in place of ``<mark>`` and ``</mark>``.
+            typos: Whether to find words too that one of the text may be mistyped for.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault.
+        """
+        result: Page[Hit[Any]] = self._pass_on(
+            lambda it: it.search(
+                collection,
+                text,
+                fields=fields,
+                where=where,
+                limit=limit,
+                cursor=cursor,
+                highlight=highlight,
+                typos=typos,
+                context=context,
+            )
+        )
+        return result
 
     @overload
     def create(

@@ -41,6 +41,7 @@ from tenantry.errors import (
 from tenantry.ports import Capability, Executor, Purge, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 if TYPE_CHECKING:
@@ -212,6 +213,23 @@ class PostgresAdapter:
         rows = await self._query(context, self._compiler.count(context, query))
         return int(rows[0]["count"])
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.statement(tenant) as connection:
+                return await self._searched(connection, context, search)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _searched(self, connection: Any, context: Context, search: Search) -> list[Record]:
+        words: list[str] = []
+        for low, high in search.ranges():
+            step = self._compiler.vocabulary(context, search.collection, low, high)
+            words += [row[0] for row in await connection.fetch(step.statement.text, *step.args)]
+        step = self._compiler.search(context, search.widened(words))
+        return step.statement.records(await connection.fetch(step.statement.text, *step.args))
+
     async def _query(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
         statement = step.statement
@@ -236,7 +254,9 @@ class PostgresAdapter:
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
-            tables = [self._compiler.tables[collection.name] for collection in collections]
+            known, indexes = self._compiler.tables, self._compiler.tables.indexes
+            tables = [known[collection.name] for collection in collections]
+            tables += [indexes[collection.name] for collection in collections if collection.name in indexes]
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
 
@@ -383,6 +403,14 @@ class _Transaction:
     async def count(self, context: Context, query: Query) -> int:
         rows = await self._query(context, self._adapter._compiler.count(context, query))
         return int(rows[0]["count"])
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._searched(self._connection, context, search)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

@@ -43,6 +43,7 @@ from tenantry.errors import (
 from tenantry.ports import Capability, Executor, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class SQLiteAdapter:
         """Prove that the authorizer refuses every tenant table outside compiled statements."""
 
         def attempt(connection: Connection) -> None:
-            for table in self._compiler.tables.values():
+            for table in self._compiler.tables.metadata.sorted_tables:
                 for foreign in (sa.select(sa.text("1")).select_from(table), sa.delete(table)):
                     try:
                         connection.control(str(foreign))
@@ -194,6 +195,10 @@ class SQLiteAdapter:
         """Return how many rows meet the filter of ``query``."""
         step = self._compiler.count(context, query)
         return await self._read(lambda connection: int(self._run(connection, step)[0][0]))
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        return await self._read(self._searching(context, search))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
@@ -252,6 +257,16 @@ class SQLiteAdapter:
 
     def _query(self, step: Step) -> Callable[[Connection], list[Record]]:
         return lambda connection: step.statement.records(self._run(connection, step))
+
+    def _searching(self, context: Context, search: Search) -> Callable[[Connection], list[Record]]:
+        def work(connection: Connection) -> list[Record]:
+            words: list[str] = []
+            for low, high in search.ranges():
+                step = self._compiler.vocabulary(context, search.collection, low, high)
+                words += [row[0] for row in self._run(connection, step)]
+            return self._query(self._compiler.search(context, search.widened(words)))(connection)
+
+        return work
 
     def _run(self, connection: Connection, step: Step) -> list[Any]:
         reach = self._reaches[step.statement.table, step.statement.writes]
@@ -327,6 +342,10 @@ class _Transaction:
         self._check(context)
         step = self._adapter._compiler.count(context, query)
         return await self._adapter._write(lambda c: int(self._adapter._run(c, step)[0][0]))
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        return await self._adapter._write(self._adapter._searching(context, search))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tenantry import _values
+from tenantry import _values, words
 from tenantry.context import Context, SystemContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.errors import TenantDeleted
@@ -52,7 +52,8 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
 
     A write also deletes in the tables that cascade, and the engine looks at the other ends of foreign keys.
     """
-    tables = {table.name: table for table in compiler.tables.values()}
+    of_words = {table.name for table in compiler.tables.indexes.values()}
+    tables = {table.name: table for table in compiler.tables.metadata.tables.values()}
     parents = {
         name: {key.referred_table.name for key in table.foreign_key_constraints}
         for name, table in tables.items()
@@ -66,7 +67,9 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
                 written.add(current)
                 todo.extend(child for child, of in parents.items() if current in of)
         looked_at = written | {parent for table in written for parent in parents[table]}
-        reaches[name, False] = Reach(_ENGINE | {name}, frozenset({"sqlite_master"}))
+        # A search joins the words with their rows.
+        joined = {name} | (parents[name] if name in of_words else set())
+        reaches[name, False] = Reach(_ENGINE | joined, frozenset({"sqlite_master"}))
         reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
     return reaches
 
@@ -82,6 +85,7 @@ class Connection:
         self.raw = sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)
         self.raw.create_function("tenantry_ilike", 2, _ilike, deterministic=True)
         self.raw.create_function("tenantry_unhex", 1, bytes.fromhex, deterministic=True)
+        self.raw.create_function("tenantry_words", 1, words.line, deterministic=True)
         self.raw.execute("PRAGMA foreign_keys=ON")
         self.raw.execute("PRAGMA trusted_schema=OFF")
         if readonly:
@@ -95,6 +99,10 @@ class Connection:
     def _authorize(self, action: int, first: str | None, *_: object) -> int:
         if self._trusted or action in _HARMLESS:
             return sqlite3.SQLITE_OK
+        if (
+            action == sqlite3.SQLITE_RECURSIVE
+        ):  # the look-up of a vocabulary is; what it reads is judged below
+            return sqlite3.SQLITE_DENY if self._reach is NOTHING else sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ:
             allowed = self._reach.reads
         else:

@@ -31,12 +31,15 @@ from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
+from tenantry.testing.conformance.search import Searches
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.values import Values
 
 
-class Conformance(Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Isolation, Ports):
+class Conformance(
+    Values, Filters, Rows, Pages, Searches, Constraints, Transactions, Tenants, Isolation, Ports
+):
     """Every property that a database must have, each as a test."""
 
 
