@@ -20,9 +20,13 @@ from tenantry.tenants import TenantManager
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
         "PII",
+        "Avg",
+        "Count",
         "Encrypted",
         "Indexed",
         "KeyedModel",
+        "Max",
+        "Min",
         "Model",
         "MultiTenantSDK",
         "Page",
@@ -32,6 +36,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "Sum",
         "SystemHandle",
         "Tenant",
         "TenantContext",
@@ -39,6 +44,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantId",
         "TenantStatus",
         "TenantryError",
+        "Trunc",
         "Unique",
         "__version__",
         "between",
@@ -124,6 +130,7 @@ METHODS: dict[type, list[str]] = {
     TenantHandle: ["context", "data", "session"],
     SystemHandle: ["context", "data"],
     DataManager: [
+        "aggregate",
         "bind",
         "bulk_create",
         "count",
@@ -142,6 +149,7 @@ METHODS: dict[type, list[str]] = {
 
 SIGNATURES: dict[Any, str] = {
     DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, context)",
+    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, context)",
     DataManager.get: "(self, collection, id, *, context)",
     DataManager.create: "(self, target, record, /, *, idempotency_key, context)",
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",

@@ -1,5 +1,6 @@
 """tenantry: tenant-isolated data for Python, in which the leak cannot be written."""
 
+from tenantry.aggregates import Avg, Count, Max, Min, Sum, Trunc
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
@@ -23,10 +24,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PII",
+    "Avg",
+    "Count",
     "Encrypted",
     "Hit",
     "Indexed",
     "KeyedModel",
+    "Max",
+    "Min",
     "Model",
     "MultiTenantSDK",
     "Page",
@@ -36,6 +41,7 @@ __all__ = [
     "RenamedFrom",
     "Searchable",
     "Shared",
+    "Sum",
     "SystemHandle",
     "Tenant",
     "TenantContext",
@@ -43,6 +49,7 @@ __all__ = [
     "TenantId",
     "TenantStatus",
     "TenantryError",
+    "Trunc",
     "Unique",
     "__version__",
     "between",

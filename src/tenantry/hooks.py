@@ -20,7 +20,7 @@ from tenantry.schema import Collection
 
 logger = logging.getLogger("tenantry.hooks")
 
-Verb = Literal["get", "read", "count", "search", "create", "update", "upsert", "delete", "sql"]
+Verb = Literal["get", "read", "count", "aggregate", "search", "create", "update", "upsert", "delete", "sql"]
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):

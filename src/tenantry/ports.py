@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
 from tenantry.query import Query
 from tenantry.schema import Collection
@@ -108,6 +109,9 @@ class Executor(Protocol):
 
         The score is a whole number, the same on every database; :meth:`~tenantry.searching.Search.score` is the model.
         """
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``, in order. The system's are over the rows of all tenants together."""
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none. Return what each of them yields.

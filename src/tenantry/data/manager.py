@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.data.aggregates import Aggregates
 from tenantry.data.bulk import Bulk
 from tenantry.data.reads import Reads
 from tenantry.data.searches import Searches
@@ -22,7 +23,7 @@ from tenantry.hooks import Operation
 from tenantry.types import Record
 
 
-class DataManager(Reads, Searches, Writes, Bulk):
+class DataManager(Reads, Aggregates, Searches, Writes, Bulk):
     """Reads and writes rows. Bound to a context by :meth:`bind`; unbound, each call names its context.
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.

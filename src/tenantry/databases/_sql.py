@@ -16,7 +16,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, SystemContext
+from tenantry.databases._aggregates import AggregateCompiler
 from tenantry.databases._dialect import Decoder, SQLDialect
 from tenantry.databases._filters import FilterCompiler
 from tenantry.databases._search import SearchCompiler, concerns, word_rows
@@ -97,7 +99,9 @@ class Compiler:
             for name, collection in self.collections.items()
             for field in (*collection.fields.values(), TENANT)
         }
-        self._filters = FilterCompiler(dialect, self.tables, self._encoders)
+        columns = {name: dict(table.c) for name, table in self.tables.items()}
+        self._filters = FilterCompiler(dialect, columns, self._encoders)
+        self._aggregates = AggregateCompiler(dialect, self._filters)
         self._search = SearchCompiler(dialect, self.tables, self._tenant_predicate)
         self._statements: dict[Any, Statement] = {}
 
@@ -217,6 +221,32 @@ class Compiler:
             and collection.scope == "tenant"
         ):
             raise Unsupported("A search is a tenant's own.", fix="Search with the tenant's own handle.")
+
+    def aggregate(self, context: Context, aggregation: Aggregation) -> Step:
+        """Compile an aggregation; that of the system is over the rows of all tenants together."""
+        collection = aggregation.collection
+        reach = self._check(context, collection, write=False)
+        values: list[Any] = [_tenant_of(context)]
+        key = ("aggregate", collection.name, self._aggregates.shape(aggregation, values), reach)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables[collection.name]
+            built = self._aggregates.statement(aggregation, table)
+            if reach is not _Reach.SYSTEM and collection.scope == "tenant":
+                built = built.where(self._tenant_predicate(table))
+            if aggregation.limit is not None:
+                built = built.limit(sa.bindparam("limit", type_=sa.BigInteger()))
+            statement = self._remember(
+                key,
+                built,
+                collection,
+                aggregation.results,
+                values=len(values) - 1,
+                decoders=self._aggregates.decoders(aggregation),
+            )
+        if aggregation.limit is not None:
+            values.append(aggregation.limit)
+        return Step(statement, statement.pick(values))
 
     # -- writing
 
@@ -470,6 +500,7 @@ class Compiler:
         reach: _Reach = _Reach.TENANT,
         values: int = 1,
         index: bool = False,
+        decoders: Iterable[tuple[str, Decoder | None]] | None = None,
     ) -> Statement:
         compiled = built.compile(dialect=self.dialect.engine, compile_kwargs={"render_postcompile": True})
         positions = {_TENANT: 0, "limit": values + 1} | {f"p{index}": index + 1 for index in range(values)}
@@ -478,7 +509,8 @@ class Compiler:
         constants = [name for name in compiled.params if name not in positions]
         positions |= {name: given + index for index, name in enumerate(constants)}
         order = [positions[name] for name in compiled.positiontup or ()]
-        decoders = ((field.name, self.dialect.decoder(field)) for field in fields)
+        if decoders is None:
+            decoders = ((field.name, self.dialect.decoder(field)) for field in fields)
         names = tuple(field.name for field in fields)
         if reach is not _Reach.TENANT and collection.scope == "tenant":
             names = ("tenant_id", *names)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import (
@@ -23,6 +24,7 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.evaluation import holds
+from tenantry.grouping import grouped
 from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
@@ -119,6 +121,14 @@ class MemoryAdapter:
             score, id = search.after
             found = [row for row in found if (-row[SCORE.name], row["id"]) > (-score, id)]
         return found[: search.limit]
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        rows = self._visible(context, aggregation.collection)
+        groups = grouped(aggregation, [row for row in rows if holds(aggregation.filter, row)])
+        for sort in reversed(aggregation.order):
+            groups.sort(key=_sort_key(sort), reverse=sort.descending)
+        return groups[: aggregation.limit]
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
@@ -307,6 +317,10 @@ class _Transaction:
     async def search(self, context: Context, search: Search) -> list[Record]:
         self._check(context)
         return await self._adapter.search(context, search)
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        return await self._adapter.aggregate(context, aggregation)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, overload
 
 from tenantry import data as asynchronous
+from tenantry.aggregates import GroupBy, Measures
 from tenantry.context import Context, TenantContext
 from tenantry.data.records import M, T
 from tenantry.filters import Where
@@ -156,6 +157,46 @@ class DataManager(Bound[asynchronous.DataManager]):
     ) -> bool:
         """Return whether any row meets ``where``."""
         return self._run(lambda it: it.exists(collection, where, context=context))
+
+    def aggregate(
+        self,
+        collection: type[KeyedModel] | str,
+        measures: Measures,
+        where: Where = None,
+        *,
+        group_by: GroupBy = (),
+        having: Mapping[str, Any] | None = None,
+        order_by: Sequence[str] | str | None = None,
+        limit: int | None = None,
+        context: Context | None = None,
+    ) -> list[Record]:
+        """Return a record of each group of rows; without ``group_by``, one of all rows.
+
+        Args:
+            collection: A model or a name.
+            measures: ``{"orders": Count(), "revenue": Sum("total")}``, or in JSON ``{"revenue": {"sum": "total"}}``.
+            where: What rows must meet; as for :meth:`read`.
+            group_by: Names of fields, or ``{"day": Trunc("created_at", "day")}``.
+            having: What groups must meet: a filter over the names of measures and groups.
+            order_by: Names of measures and groups, ``-`` in front for descending. Ties are ordered by the groups.
+            limit: The most groups, 1 to 10,000; without it, more than 10,000 are refused.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault.
+        """
+        return self._run(
+            lambda it: it.aggregate(
+                collection,
+                measures,
+                where,
+                group_by=group_by,
+                having=having,
+                order_by=order_by,
+                limit=limit,
+                context=context,
+            )
+        )
 
     @overload
     def search(

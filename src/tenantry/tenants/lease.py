@@ -136,9 +136,7 @@ class TenantLease:
     async def _read_changes(self) -> None:
         changed = Comparison(TENANTS.fields["change"], "gt", self._epoch)
         # In this order the index on it answers, however many tenants there are.
-        query = Query(
-            TENANTS, (TENANTS.key,), changed, (Sort(TENANTS.fields["change"]),), limit=_MAX_CHANGES
-        )
+        query = Query(TENANTS, (TENANTS.key,), changed, (Sort(TENANTS.fields["change"]),), limit=_MAX_CHANGES)
         rows = await self._database.select(SYSTEM, query) if self._known else []
         if len(rows) == _MAX_CHANGES:
             self._known.clear()

@@ -312,5 +312,11 @@ class TenantManager:
 
 
 def _new(tenant_id: str, values: Mapping[str, Any]) -> Tenant:
-    given = {"id": tenant_id, "slug": tenant_id, "status_since": dt.datetime.now(dt.UTC), "version": 1, **values}
+    given = {
+        "id": tenant_id,
+        "slug": tenant_id,
+        "status_since": dt.datetime.now(dt.UTC),
+        "version": 1,
+        **values,
+    }
     return cast(Tenant, TENANTS.validate(given))

@@ -244,6 +244,23 @@ def _count(dice: Dice, collection: str) -> Op:
     return Op(dice.choice(["count", "exists"]), (collection, _filter(dice, collection)))
 
 
+_SUMMED = {"books": ["copies", "price"], "reviews": ["stars"], "samples": ["number", "exact"]}
+
+
+def _aggregate(dice: Dice, collection: str) -> Op:
+    names = [name for name in sorted(FIELDS[collection]) if name not in _UNORDERED]
+    measures: dict[str, Any] = {"n": {"count": "*"}}
+    for name in dice.sample(names, dice.randint(0, min(2, len(names)))):
+        words = ["count", "count_distinct", *(["sum", "avg"] if name in _SUMMED.get(collection, ()) else [])]
+        measures[f"of_{name}"] = {dice.choice(words): name}
+    groups = dice.sample(names, dice.randint(0, min(2, len(names))))
+    options: dict[str, Any] = {"group_by": groups, "order_by": _order(dice, [*measures, *groups], 2)}
+    if groups and dice.random() < 0.5:
+        chosen = dice.choice(sorted(measures))
+        options["having"] = {chosen: {dice.choice(["gt", "lte", "ne"]): dice.choice([0, 1, 2])}}
+    return Op("aggregate", (collection, measures, _filter(dice, collection, 1)), options)
+
+
 # each as often as it stands here
 _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_create] * 4,
@@ -255,4 +272,5 @@ _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_read] * 3,
     _distinct,
     *[_count] * 2,
+    *[_aggregate] * 2,
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from tenantry import _values
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
@@ -230,6 +231,10 @@ class PostgresAdapter:
         step = self._compiler.search(context, search.widened(words))
         return step.statement.records(await connection.fetch(step.statement.text, *step.args))
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._query(context, self._compiler.aggregate(context, aggregation))
+
     async def _query(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
         statement = step.statement
@@ -411,6 +416,9 @@ class _Transaction:
                 return await self._adapter._searched(self._connection, context, search)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.aggregate(context, aggregation))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

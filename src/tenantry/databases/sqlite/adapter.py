@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
 from tenantry.databases._sql import Compiler, Step
@@ -200,6 +201,10 @@ class SQLiteAdapter:
         """Return the rows that a search finds, the best first."""
         return await self._read(self._searching(context, search))
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._read(self._query(self._compiler.aggregate(context, aggregation)))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
 
@@ -346,6 +351,11 @@ class _Transaction:
     async def search(self, context: Context, search: Search) -> list[Record]:
         self._check(context)
         return await self._adapter._write(self._adapter._searching(context, search))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        step = self._adapter._compiler.aggregate(context, aggregation)
+        return await self._adapter._write(self._adapter._query(step))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)

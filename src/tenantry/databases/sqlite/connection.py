@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tenantry import _values, words
 from tenantry.context import Context, SystemContext
 from tenantry.databases._sql import Compiler, Step
+from tenantry.databases.sqlite.dialect import Mean, Total, begin_of, first_day_of
 from tenantry.errors import TenantDeleted
 
 T = TypeVar("T")
@@ -86,6 +87,11 @@ class Connection:
         self.raw.create_function("tenantry_ilike", 2, _ilike, deterministic=True)
         self.raw.create_function("tenantry_unhex", 1, bytes.fromhex, deterministic=True)
         self.raw.create_function("tenantry_words", 1, words.line, deterministic=True)
+        self.raw.create_function("tenantry_begin", 3, begin_of, deterministic=True)
+        self.raw.create_function("tenantry_first_day", 2, first_day_of, deterministic=True)
+        aggregates: dict[str, Any] = {"tenantry_sum": Total, "tenantry_mean": Mean}
+        for name, made in aggregates.items():
+            self.raw.create_aggregate(name, 3, made)
         self.raw.execute("PRAGMA foreign_keys=ON")
         self.raw.execute("PRAGMA trusted_schema=OFF")
         if readonly:
