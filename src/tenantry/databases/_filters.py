@@ -56,10 +56,16 @@ class FilterCompiler:
             values.append(node.value if encode is None else encode(node.value))
         return (field.name, node.operator)
 
-    def expression(self, collection: Collection, root: Filter) -> ColumnElement[bool]:
-        """Return the filter with the parameters ``p0``, ``p1``, … in the order in which :meth:`shape` collects."""
+    def expression(self, collection: Collection, root: Filter, first: int = 0) -> ColumnElement[bool]:
+        """Return the filter with the parameters ``p0``, ``p1``, … in the order in which :meth:`shape` collects.
+
+        Args:
+            collection: The collection.
+            root: The filter.
+            first: The number of its first parameter, behind those of the statement that it stands in.
+        """
         table = self._tables[collection.name]
-        counter = iter(range(1_000_000))
+        counter = iter(range(first, 1_000_000))
 
         def build(node: Filter) -> ColumnElement[bool]:
             if isinstance(node, Not):

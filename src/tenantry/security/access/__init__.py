@@ -1,0 +1,45 @@
+"""What each user of a tenant may do: roles, rules, conditions on rows, hidden fields.
+
+::
+
+    policy = AccessPolicy(
+        Role("viewer", allow("read", Product, Order, fields=hide("cost"))),
+        Role(
+            "seller",
+            allow(["read", "update"], Order, where=lambda order, user: order.owner == user.id, fields=["status"]),
+            inherits=["viewer"],
+        ),
+        Role("admin", allow_all()),
+    )
+    sdk = MultiTenantSDK.open(url, models=[Product, Order], access=policy)
+"""
+
+from tenantry.security.access.decisions import Rulebook
+from tenantry.security.access.explanation import AccessExplanation
+from tenantry.security.access.guard import GuardedDatabase
+from tenantry.security.access.policy import (
+    AccessPolicy,
+    ClaimedRoles,
+    Role,
+    RoleSource,
+    Rule,
+    allow,
+    allow_all,
+    deny,
+    hide,
+)
+
+__all__ = [
+    "AccessExplanation",
+    "AccessPolicy",
+    "ClaimedRoles",
+    "GuardedDatabase",
+    "Role",
+    "RoleSource",
+    "Rule",
+    "Rulebook",
+    "allow",
+    "allow_all",
+    "deny",
+    "hide",
+]
