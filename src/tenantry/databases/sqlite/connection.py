@@ -67,7 +67,7 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
                 todo.extend(child for child, of in parents.items() if current in of)
         looked_at = written | {parent for table in written for parent in parents[table]}
         reaches[name, False] = Reach(_ENGINE | {name}, frozenset({"sqlite_master"}))
-        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
+        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset({*written, "sqlite_master"}))
     return reaches
 
 

@@ -90,15 +90,17 @@ class Rulebook:
                 grant = Grant(rule.allows, _text(role, rule, None, None), fields, None)
                 made.setdefault((None, "raw"), []).append(grant)
                 continue
-            for collection in self._named(rule, where):
+            about = self._named(rule, where)
+            _check_fields(rule, about, where)
+            for collection in about:
                 grant = _grant(role, rule, collection, where)
                 for action in rule.actions:
                     made.setdefault((collection.name, action), []).append(grant)
         return made
 
-    def _named(self, rule: Rule, where: str) -> Iterable[Collection]:
+    def _named(self, rule: Rule, where: str) -> list[Collection]:
         if not rule.collections:
-            return self._collections.values()
+            return list(self._collections.values())
         return [self._collection(target, where) for target in rule.collections]
 
     def _collection(self, target: object, where: str) -> Collection:
@@ -145,27 +147,33 @@ def _grant(role: Role, rule: Rule, collection: Collection, where: str) -> Grant:
         except ConfigurationError as error:
             path = f"{where}.{error.field}"
             raise ConfigurationError(f"{where}: {error.message}", field=path, fix=error.fix) from error
-    fields = _fields(rule, collection, where)
-    return Grant(rule.allows, _text(role, rule, collection, condition), fields, condition)
+    return Grant(rule.allows, _text(role, rule, collection, condition), _fields(rule, collection), condition)
 
 
-def _fields(rule: Rule, collection: Collection, where: str) -> frozenset[str] | None:
+def _fields(rule: Rule, collection: Collection) -> frozenset[str] | None:
     if rule.fields is None:
         return frozenset(collection.fields) if rule.allows else None
+    if isinstance(rule.fields, Hidden):
+        return frozenset(collection.fields) - set(rule.fields.names)
+    return frozenset(collection.fields) & set(rule.fields)
+
+
+def _check_fields(rule: Rule, about: Iterable[Collection], where: str) -> None:
+    """Refuse a field that none of the collections has, and one that cannot be hidden."""
     hidden = isinstance(rule.fields, Hidden)
-    names = rule.fields.names if isinstance(rule.fields, Hidden) else rule.fields
+    names = rule.fields.names if isinstance(rule.fields, Hidden) else rule.fields or ()
+    known = list(dict.fromkeys(name for collection in about for name in collection.fields))
     for name in names:
-        if name not in collection.fields:
+        if name not in known:
             raise ConfigurationError(
-                f"{where}: {collection.name!r} has no field {name!r}.",
+                f"{where}: there is no field {name!r}.",
                 field=f"{where}.fields",
-                fix=f"It has {', '.join(collection.fields)}.",
+                fix=f"Known: {', '.join(known)}.",
             )
         if name in CARRIED and (hidden or not rule.allows):
             raise ConfigurationError(
                 f"{where}: {name!r} comes with every row and cannot be hidden.", field=f"{where}.fields"
             )
-    return frozenset(collection.fields) - set(names) if hidden else frozenset(names)
 
 
 def _text(role: Role, rule: Rule, collection: Collection | None, condition: Template | None) -> str:
