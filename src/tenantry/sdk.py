@@ -36,9 +36,10 @@ from tenantry.metrics import Metrics
 from tenantry.ports import Capability, Database, DatabaseAdapter, Rests, SessionAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, Field, collection_of
-from tenantry.security.access import AccessExplanation, AccessPolicy, GuardedDatabase, Rulebook
-from tenantry.security.access.explanation import explain
-from tenantry.security.access.policy import ACTIONS, Action
+from tenantry.security.access.decisions import Rulebook
+from tenantry.security.access.explanation import AccessExplanation, explain
+from tenantry.security.access.guard import GuardedDatabase
+from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action
 from tenantry.tenants import (
     AUDIT,
     CONTROL_COLLECTIONS,

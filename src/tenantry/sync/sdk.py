@@ -18,7 +18,8 @@ from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
-from tenantry.security.access import AccessPolicy
+from tenantry.security.access import AccessExplanation, AccessPolicy
+from tenantry.security.access.policy import Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
 from tenantry.sync.tenants import TenantManager
@@ -186,6 +187,37 @@ class MultiTenantSDK(Root):
             lambda: self._target().tenant(id, user=user, claims=claims, request_id=request_id),
             self._pin,
         )._checked()
+
+    def explain_access(
+        self,
+        tenant: str,
+        action: Action,
+        collection: type[object] | str | None = None,
+        id: Any = None,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> AccessExplanation:
+        """Return whether a user may do something, and which rules of the access policy decide it.
+
+        What decides is what is asked here too, so that it never says other than what happens. It reads the row as it
+        is stored: show it to those who run the platform.
+
+        Args:
+            tenant: The tenant's id.
+            action: ``"read"``, ``"create"``, ``"update"``, ``"delete"`` or ``"raw"``.
+            collection: A model or a name; none for raw access.
+            id: A row, to be told of that one.
+            user: The user.
+            claims: What the identity provider says of the user.
+
+        Raises:
+            Unsupported: There is no access policy, so a user may do everything in their tenant.
+            InvalidQuery: There is no such action, or it is not asked like this.
+        """
+        return self._run(
+            lambda it: it.explain_access(tenant, action, collection, id, user=user, claims=claims)
+        )
 
     def system(
         self, *, reason: str, actor: str | None = None, tenant: str | None = None

@@ -14,15 +14,12 @@
     sdk = MultiTenantSDK.open(url, models=[Product, Order], access=policy)
 """
 
-from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.explanation import AccessExplanation
-from tenantry.security.access.guard import GuardedDatabase
 from tenantry.security.access.policy import (
     AccessPolicy,
     ClaimedRoles,
     Role,
     RoleSource,
-    Rule,
     allow,
     allow_all,
     deny,
@@ -33,11 +30,8 @@ __all__ = [
     "AccessExplanation",
     "AccessPolicy",
     "ClaimedRoles",
-    "GuardedDatabase",
     "Role",
     "RoleSource",
-    "Rule",
-    "Rulebook",
     "allow",
     "allow_all",
     "deny",
