@@ -38,6 +38,8 @@ ARGUMENTS: dict[str, Any] = {
     "key": "k",
     "reason": "expired",
     "differences": ["table books is missing"],
+    "action": "update",
+    "roles": ["viewer"],
 }
 
 

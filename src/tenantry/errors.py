@@ -13,6 +13,8 @@
     │   ├── AttestationFailed       one canary tenant reached another's rows
     │   ├── SealRejected            the database did not accept the tenant's seal
     │   └── JobRejected             a job's token does not let it run; carries the reason
+    ├── AccessDenied                the policy does not let this user do it; nothing was read or written
+    │   └── FieldHidden             carries the path to the field
     ├── TenantError                 about a tenant itself
     │   ├── InvalidTenantId
     │   ├── TenantNotFound
@@ -46,7 +48,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
@@ -141,6 +143,47 @@ class JobRejected(IsolationError):
     def __init__(self, message: str, *, reason: str, fix: str | None = None) -> None:
         super().__init__(message, fix=fix)
         self.reason = reason
+
+
+class AccessDenied(TenantryError):
+    """The access policy does not let this user do it. Nothing was read or written.
+
+    Attributes:
+        action: ``read``, ``create``, ``update``, ``delete`` or ``raw``.
+        collection: Of which collection; ``None`` for raw access.
+        roles: The roles that the user was found to have.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        action: str,
+        collection: str | None = None,
+        roles: Collection[str] = (),
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.action = action
+        self.collection = collection
+        self.roles = tuple(sorted(roles))
+
+
+class FieldHidden(AccessDenied, AttributeError):
+    """The access policy keeps a field from this user. ``path`` leads to where it was named, such as ``where.cost``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str,
+        action: str,
+        collection: str | None = None,
+        roles: Collection[str] = (),
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(f"{path}: {message}", action=action, collection=collection, roles=roles, fix=fix)
+        self.path = path
 
 
 class TenantError(TenantryError):

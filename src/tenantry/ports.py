@@ -20,7 +20,7 @@ import msgspec
 
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
-from tenantry.query import Query
+from tenantry.query import EVERYTHING, Filter, Query
 from tenantry.schema import Collection
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -43,17 +43,22 @@ class Capability(enum.Enum):
 
 
 class Insert(msgspec.Struct, frozen=True):
-    """Insert ``records``. Yields them as stored."""
+    """Insert ``records``. Yields them as stored.
+
+    Attributes:
+        trusted: Whether the application adds it to a user's work, as a hook does; what the user may do does not bind it.
+    """
 
     collection: Collection
     records: Sequence[Record]
+    trusted: bool = False
 
 
 class Update(msgspec.Struct, frozen=True):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
     Raises, when executed:
-        NotFound: No such row.
+        NotFound: No such row, or it does not meet ``where``.
         Conflict: Its version is not ``expected_version``.
     """
 
@@ -61,15 +66,23 @@ class Update(msgspec.Struct, frozen=True):
     id: Any
     changes: Record
     expected_version: int | None = None
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Upsert(msgspec.Struct, frozen=True):
-    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored."""
+    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored.
+
+    Raises, when executed:
+        UniqueViolation: The row that has it does not meet ``where``, or another unique value is taken.
+    """
 
     collection: Collection
     record: Record
     on: tuple[str, ...]
     changes: tuple[str, ...]
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -78,6 +91,8 @@ class Delete(msgspec.Struct, frozen=True):
     collection: Collection
     id: Any
     expected_version: int | None = None
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Purge(msgspec.Struct, frozen=True):
@@ -122,11 +137,25 @@ class Executor(Protocol):
         """
 
 
-class DatabaseAdapter(Executor, Protocol):
-    """One database."""
+class Database(Executor, Protocol):
+    """What rows are reached through: an adapter, or a guard before one."""
 
     name: str
     capabilities: frozenset[Capability]
+
+    def transaction(self, context: Context) -> AbstractAsyncContextManager[Executor]:
+        """Return an executor whose calls take place together when the block ends, or not at all."""
+
+    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
+        """Run a statement of the user's own as the raw role, bound to the tenant.
+
+        Raises:
+            Unsupported: Nothing in this database would hold it to the tenant.
+        """
+
+
+class DatabaseAdapter(Database, Protocol):
+    """One database."""
 
     async def open(self, collections: Sequence[Collection]) -> None:
         """Connect, and learn the collections that will be used."""
@@ -155,16 +184,6 @@ class DatabaseAdapter(Executor, Protocol):
 
         Raises:
             IsolationError: It can, or this cannot be shown.
-        """
-
-    def transaction(self, context: Context) -> AbstractAsyncContextManager[Executor]:
-        """Return an executor whose calls take place together when the block ends, or not at all."""
-
-    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
-        """Run a statement of the user's own as the raw role, bound to the tenant.
-
-        Raises:
-            Unsupported: Nothing in this database would hold it to the tenant.
         """
 
     async def close(self) -> None:

@@ -296,10 +296,11 @@ class TestAuthorizer:
 
     async def test_a_write_reaches_what_cascades(self, sdk: MultiTenantSDK) -> None:
         reaches = adapter_of(sdk)._reaches
-        assert reaches["books", True].writes == {"books", "reviews"}
+        engine = "sqlite_master"  # which json_each, the function behind "in", is set up in
+        assert reaches["books", True].writes == {"books", "reviews", engine}
         assert {"authors", "books", "reviews"} <= reaches["books", True].reads
         assert reaches["notes", False].reads & set(adapter_of(sdk)._compiler.tables) == {"notes"}
-        assert reaches["notes", True] == Reach(reaches["notes", True].reads, frozenset({"notes"}))
+        assert reaches["notes", True] == Reach(reaches["notes", True].reads, frozenset({"notes", engine}))
 
     async def test_a_user_cannot_load_code(self, sdk: MultiTenantSDK) -> None:
         with pytest.raises(sqlite3.DatabaseError):

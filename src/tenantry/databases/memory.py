@@ -206,7 +206,7 @@ class MemoryAdapter:
         if isinstance(write, Upsert):
             return [self._upsert(context, rows, write)]
         current = rows.get(write.id)
-        if current is None:
+        if current is None or not holds(write.where, current):
             raise NotFound(write.collection.name, write.id)
         if write.expected_version not in (None, current["version"]):
             raise Conflict(
@@ -243,6 +243,8 @@ class MemoryAdapter:
         taken = [row for row in rows.values() if [row[name] for name in write.on] == key]
         if not taken or None in key:
             return self._insert(context, write.collection, rows, write.record)
+        if not holds(write.where, taken[0]):
+            raise UniqueViolation(write.collection.name, write.on)
         changes = {name: write.record[name] for name in write.changes}
         return self._update(context, Update(write.collection, taken[0]["id"], changes), rows, taken[0])
 

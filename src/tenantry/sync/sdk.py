@@ -18,6 +18,8 @@ from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
+from tenantry.security.access.explanation import AccessExplanation
+from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
 from tenantry.sync.tenants import TenantManager
@@ -69,10 +71,13 @@ class MultiTenantSDK(Root):
     Args:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+        access: What each user of a tenant may do; without it, everything in their tenant.
     """
 
-    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
-        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models))
+    def __init__(
+        self, settings: Settings, *, models: Sequence[type[object]] = (), access: AccessPolicy | None = None
+    ) -> None:
+        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models, access=access))
 
     @classmethod
     def open(
@@ -83,6 +88,7 @@ class MultiTenantSDK(Root):
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
+        access: AccessPolicy | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -95,6 +101,7 @@ class MultiTenantSDK(Root):
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
+            access: What each user of a tenant may do; without it, everything in their tenant.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -109,6 +116,7 @@ class MultiTenantSDK(Root):
                 schema=schema,
                 database=database,
                 performance=performance,
+                access=access,
                 toml=toml,
                 env=env,
                 **sections,
@@ -180,6 +188,37 @@ class MultiTenantSDK(Root):
             self._pin,
         )._checked()
 
+    def explain_access(
+        self,
+        tenant: str,
+        action: Action,
+        collection: type[object] | str | None = None,
+        id: Any = None,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> AccessExplanation:
+        """Return whether a user may do something, and which rules of the access policy decide it.
+
+        What decides is what is asked here too, so that it never says other than what happens. It reads the row as it
+        is stored: show it to those who run the platform.
+
+        Args:
+            tenant: The tenant's id.
+            action: ``"read"``, ``"create"``, ``"update"``, ``"delete"`` or ``"raw"``.
+            collection: A model or a name; none for raw access.
+            id: A row, to be told of that one.
+            user: The user.
+            claims: What the identity provider says of the user.
+
+        Raises:
+            Unsupported: There is no access policy, so a user may do everything in their tenant.
+            InvalidQuery: There is no such action, or it is not asked like this.
+        """
+        return self._run(
+            lambda it: it.explain_access(tenant, action, collection, id, user=user, claims=claims)
+        )
+
     def system(
         self, *, reason: str, actor: str | None = None, tenant: str | None = None
     ) -> AbstractContextManager[SystemHandle]:
@@ -197,7 +236,9 @@ class MultiTenantSDK(Root):
             self, lambda it: it.system(reason=reason, actor=actor, tenant=tenant), SystemHandle, pinned=False
         )
 
-    def bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+    def bind(
+        self, connection: C, tenant: str, *, user: str | None = None, claims: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[C]:
         """Hold a connection of another driver to one tenant while the block runs.
 
         For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
@@ -207,13 +248,16 @@ class MultiTenantSDK(Root):
             connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
                 logged in as the raw role.
             tenant: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
 
         Raises:
             Unsupported: The database or the driver cannot be held to a tenant.
+            AccessDenied: There is an access policy, and the user has no raw access.
             ContextMismatch: It is bound to another tenant, or in a transaction already.
             TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
         """
-        return self._bind(connection, tenant)
+        return self._bind(connection, tenant, user=user, claims=claims)
 
     def add_within_hook(self, hook: WithinHook) -> None:
         """Add a hook whose writes join the transaction of each write."""

@@ -71,7 +71,7 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
         # A search joins the words with their rows.
         joined = {name} | (parents[name] if name in of_words else set())
         reaches[name, False] = Reach(_ENGINE | joined, frozenset({"sqlite_master"}))
-        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
+        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset({*written, "sqlite_master"}))
     return reaches
 
 
