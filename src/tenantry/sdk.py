@@ -31,8 +31,9 @@ from tenantry.errors import (
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, DatabaseAdapter, Rests, SessionAdapter
+from tenantry.ports import Capability, DatabaseAdapter, Measured, Rests, SessionAdapter
 from tenantry.registry import adapter_for
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, Field, collection_of
 from tenantry.tenants import (
     AUDIT,
@@ -221,7 +222,10 @@ class MultiTenantSDK:
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
         )
         coalescer = Coalescer(database.fetch) if performance.coalesce else None
-        runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
+        retry = Retry(settings.database.retry_attempts, settings.database.timeout)
+        runtime = Runtime(
+            database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
+        )
         self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime = database, lease, runtime
         self._tenants = TenantManager(database, lease, everything, cursors)
@@ -467,8 +471,11 @@ class MultiTenantSDK:
             listener(service)
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
-        return self._metrics.snapshot()
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
+        found = self._metrics.snapshot()
+        if self._database is not None and isinstance(self._database, Measured):
+            found["pool"] = self._database.measure()
+        return found
 
 
 async def _job_signer(options: JobsConfig, database: DatabaseAdapter) -> JobSigner:

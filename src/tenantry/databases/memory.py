@@ -23,7 +23,7 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.evaluation import holds
-from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
+from tenantry.ports import Capability, Delete, Executor, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.types import Record
@@ -107,7 +107,9 @@ class MemoryAdapter:
             return self._unit(context, writes)
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """One unit of work on a copy, which becomes the database when it ends well."""
         async with self._turn:
             if self._closed:
