@@ -40,7 +40,8 @@
     │   ├── AdoptionError           an existing schema cannot be adopted as it stands
     │   └── SchemaMismatch
     └── Unavailable                 try again later
-        ├── DatabaseUnavailable
+        ├── DatabaseUnavailable     says whether anything may have been written
+        │   └── SerializationFailure
         ├── DirectoryUnavailable
         ├── OperationTimeout
         └── Closed
@@ -375,7 +376,22 @@ class Unavailable(TenantryError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot be reached, or dropped the connection."""
+    """The database cannot be reached, or dropped the connection.
+
+    ``nothing_written`` is true where it is certain that nothing of the call was written, so that running it again
+    cannot apply it twice. Where it is false, nobody knows.
+    """
+
+    def __init__(self, message: str, *, fix: str | None = None, nothing_written: bool = False) -> None:
+        super().__init__(message, fix=fix)
+        self.nothing_written = nothing_written
+
+
+class SerializationFailure(DatabaseUnavailable):
+    """Of several transactions that got in each other's way the database rolled this one back: run it again."""
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix, nothing_written=True)
 
 
 class DirectoryUnavailable(Unavailable):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,6 +40,9 @@ class Capability(enum.Enum):
     ROW_LEVEL_SECURITY = "row-level security in the database"
     MULTI_PROCESS = "many processes on one database"
     FORK = "child processes that open it again"
+
+
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 
 class Insert(msgspec.Struct, frozen=True):
@@ -143,8 +146,18 @@ class Database(Executor, Protocol):
     name: str
     capabilities: frozenset[Capability]
 
-    def transaction(self, context: Context) -> AbstractAsyncContextManager[Executor]:
-        """Return an executor whose calls take place together when the block ends, or not at all."""
+    def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Executor]:
+        """Return an executor whose calls take place together when the block ends, or not at all.
+
+        Args:
+            context: Whose.
+            isolation: How much it may see of transactions beside it, at most; by default what the database does.
+
+        Raises:
+            SerializationFailure: It got in another's way, and nothing of it was written.
+        """
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Run a statement of the user's own as the raw role, bound to the tenant.
@@ -203,6 +216,14 @@ class SessionAdapter(Protocol):
         self, connection: Any, context: TenantContext, admit: Callable[[], None]
     ) -> AbstractContextManager[Any]:
         """Bind a connection of another driver. ``admit`` is called for each of its transactions."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An adapter whose calls may have to wait for one another."""
+
+    def measure(self) -> dict[str, Any]:
+        """Return how much is in use, who waits and for how long, for ``sdk.get_metrics()["pool"]``."""
 
 
 @runtime_checkable

@@ -33,8 +33,9 @@ from tenantry.errors import (
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, Database, DatabaseAdapter, Rests, SessionAdapter
+from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Rests, SessionAdapter
 from tenantry.registry import adapter_for
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, Field, collection_of
 from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.explanation import AccessExplanation, explain
@@ -241,7 +242,10 @@ class MultiTenantSDK:
         guard = None if self._rules is None else GuardedDatabase(database, self._rules)
         reached: Database = guard or database
         coalescer = Coalescer(reached.fetch) if performance.coalesce else None
-        runtime = Runtime(reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
+        retry = Retry(settings.database.retry_attempts, settings.database.timeout)
+        runtime = Runtime(
+            reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
+        )
         self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime, self._guard = database, lease, runtime, guard
         self._tenants = TenantManager(database, lease, everything, cursors)
@@ -553,8 +557,11 @@ class MultiTenantSDK:
             listener(service)
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
-        return self._metrics.snapshot()
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
+        found = self._metrics.snapshot()
+        if self._database is not None and isinstance(self._database, Measured):
+            found["pool"] = self._database.measure()
+        return found
 
 
 def _at_once(work: Coroutine[Any, Any, None]) -> None:

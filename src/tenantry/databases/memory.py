@@ -25,7 +25,7 @@ from tenantry.errors import (
 )
 from tenantry.evaluation import holds
 from tenantry.grouping import grouped
-from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
+from tenantry.ports import Capability, Delete, Executor, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.searching import SCORE, Search, searchable_fields
@@ -137,7 +137,9 @@ class MemoryAdapter:
             return self._unit(context, writes)
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """One unit of work on a copy, which becomes the database when it ends well."""
         async with self._turn:
             if self._closed:

@@ -12,10 +12,12 @@ from typing import Any, overload
 from tenantry import data as asynchronous
 from tenantry.aggregates import GroupBy, Measures
 from tenantry.context import Context, TenantContext
+from tenantry.data.manager import R
 from tenantry.data.records import M, T
 from tenantry.filters import Where
+from tenantry.ports import Isolation
 from tenantry.schema import KeyedModel
-from tenantry.sync.bound import Block, Bound
+from tenantry.sync.bound import Block, Bound, run_again
 from tenantry.types import Hit, Page, Record
 
 
@@ -470,12 +472,53 @@ class DataManager(Bound[asynchronous.DataManager]):
         """Return the same manager for one tenant. It ignores the ambient tenant and raises where they disagree."""
         return DataManager(self._session, lambda: self._target().bind(context), self._pin)._checked()
 
-    def transaction(self, *, context: Context | None = None) -> AbstractContextManager[DataManager]:
+    def transaction(
+        self, *, isolation: Isolation | None = None, context: Context | None = None
+    ) -> AbstractContextManager[DataManager]:
         """Give a manager whose writes take place together when the block ends, or not at all.
 
         A write that fails dooms the transaction, on every database: nothing of it is kept.
+
+        Args:
+            isolation: ``read_committed``, ``repeatable_read`` or ``serializable``: how much it may see of transactions
+                beside it, at most. By default what the database does.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            SerializationFailure: It got in another's way, and nothing of it was written. :meth:`run_transaction`
+                runs it again.
         """
-        return Block(self, lambda it: it.transaction(context=context), DataManager, pinned=True)
+        return Block(
+            self, lambda it: it.transaction(isolation=isolation, context=context), DataManager, pinned=True
+        )
+
+    def run_transaction(
+        self,
+        work: Callable[[DataManager], R],
+        *,
+        isolation: Isolation = "serializable",
+        attempts: int = 5,
+        context: Context | None = None,
+    ) -> R:
+        """Run ``work`` in a transaction, and again in a new one if it is certain that nothing of it was written.
+
+        That is so after a serialisation failure or a deadlock, and when the connection was lost before the commit. A
+        commit whose answer was lost is never run again: it raises, and it may have taken place.
+
+        Args:
+            work: Is given the manager of each transaction. What it does elsewhere it does once an attempt.
+            isolation: As for :meth:`transaction`.
+            attempts: The most attempts, the first one included.
+            context: For an unbound manager, who asks.
+
+        Returns:
+            What ``work`` returned in the transaction that committed.
+
+        Raises:
+            SerializationFailure: The last attempt failed as well.
+            InvalidQuery: There is to be less than one attempt.
+        """
+        return run_again(lambda: self.transaction(isolation=isolation, context=context), work, attempts)
 
     def sql(
         self, text: str, params: Sequence[Any] = (), *, context: TenantContext | None = None

@@ -276,5 +276,5 @@ class MultiTenantSDK(Root):
         return self._run(lambda it: it.get_health())
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
         return self._anytime(lambda it: it.get_metrics())

@@ -35,12 +35,14 @@ from tenantry.errors import (
     InvalidRecord,
     IsolationError,
     ReferenceViolation,
+    SerializationFailure,
     TenantryError,
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Purge, Write
+from tenantry.ports import Capability, Executor, Isolation, Purge, Write
 from tenantry.query import Query
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -97,7 +99,13 @@ class PostgresAdapter:
             "statement_timeout": config.timeout,
         }
         sealed = {"keys": seal.parse_keys(keys), **timeouts}
-        self._app = TenantPool(config.url.get_secret_value(), max_size=config.pool_size, **sealed)
+        self._app = TenantPool(
+            config.url.get_secret_value(),
+            max_size=config.pool_size,
+            tenant_share=config.max_connections_per_tenant,
+            **sealed,
+        )
+        self._retry = Retry(config.retry_attempts, config.timeout)
         self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
         self._raw: TenantPool | None = None
         self._sessions: Sessions | None = None
@@ -236,26 +244,42 @@ class PostgresAdapter:
         return await self._query(context, self._compiler.aggregate(context, aggregation))
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
+        return await self._retry.run(partial(self._ask, context, step), _nothing_written)
+
+    async def _ask(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
         statement = step.statement
         try:
             async with pool.statement(tenant) as connection:
                 rows = await connection.fetch(statement.text, *step.args)
+        except DatabaseUnavailable as error:
+            error.nothing_written = True
+            raise
         except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._translated(error, nothing_written=True) from error
         return statement.records(rows)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
-        """Run all writes or none."""
+        """Run all writes or none; again only if it is certain that it was none."""
+        return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+
+    async def _execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         pool, tenant = self._scope(context)
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
+        unwritten = True  # until the server is asked for something that commits
         try:
             await self._check_sight([write.collection for write in writes if isinstance(write, Purge)])
             async with block as connection:
-                return await self._perform(connection, context, writes)
+                unwritten = not alone or pool.pooled  # which makes a transaction of every block
+                results = await self._perform(connection, context, writes)
+                unwritten = False
+        except DatabaseUnavailable as error:
+            error.nothing_written |= unwritten
+            raise
         except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._translated(error, nothing_written=unwritten) from error
+        return results
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -266,18 +290,25 @@ class PostgresAdapter:
             await check_sight(self._control, names)
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """One connection and one transaction for a unit of work."""
         pool, tenant = self._scope(context)
+        begun = False
         try:
-            async with pool.transaction(tenant) as connection:
+            async with pool.transaction(tenant, isolation=isolation) as connection:
+                begun = True
                 unit = _Transaction(self, connection, context)
                 try:
                     yield unit
                 finally:
                     unit.over = True
+        except DatabaseUnavailable as error:
+            error.nothing_written |= not begun
+            raise
         except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._translated(error, nothing_written=not begun) from error
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Run one statement of the user's own as the raw role."""
@@ -318,6 +349,13 @@ class PostgresAdapter:
         ticket = partial(self._app.connector.ticket, context.tenant_id)
         return bind(connection, Scope(context.tenant_id, admit, ticket))
 
+    def measure(self) -> dict[str, Any]:
+        """Return how much of the pool is in use, who waits and for how long; for *raw* and *control* beside it."""
+        others = {"control": self._control, "raw": self._raw}
+        return self._app.measure() | {
+            role: pool.measure() for role, pool in others.items() if pool is not None
+        }
+
     # -- inside
 
     def _raw_pool(self) -> TenantPool:
@@ -353,7 +391,14 @@ class PostgresAdapter:
             records: list[Record] = done.value
             return records
 
-    def _translated(self, error: Exception) -> TenantryError:
+    def _translated(self, error: Exception, *, nothing_written: bool = False) -> TenantryError:
+        """Return our error for the driver's, which says so if it is certain that nothing was written."""
+        translated = self._named(error)
+        if nothing_written and isinstance(translated, DatabaseUnavailable):
+            translated.nothing_written = True
+        return translated
+
+    def _named(self, error: Exception) -> TenantryError:
         """Return our error for the driver's; one that names a constraint says which fields it is about."""
         if isinstance(error, asyncpg.InternalClientError) and "decoder" in str(error):
             return InvalidQuery("a column has a type that cannot be read; cast it to text.", path="text")
@@ -378,13 +423,17 @@ class PostgresAdapter:
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
-            return DatabaseUnavailable(f"PostgreSQL: {error}; nothing was written.", fix="Run it again.")
+            return SerializationFailure(f"PostgreSQL: {error}; nothing was written.", fix="Run it again.")
         if isinstance(error, asyncpg.DataError | asyncpg.SyntaxOrAccessError):
             return InvalidQuery(str(error), path="text")
         return DataError(f"PostgreSQL: {error}")
 
 
 _DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+def _nothing_written(error: TenantryError) -> bool:
+    return isinstance(error, DatabaseUnavailable) and error.nothing_written
 
 
 class _Transaction:
@@ -426,7 +475,7 @@ class _Transaction:
             async with self._turn:
                 return await self._adapter._perform(self._connection, context, writes)
         except _DRIVER_ERRORS as error:
-            raise self._adapter._translated(error) from error
+            raise self._adapter._translated(error, nothing_written=True) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)
@@ -434,7 +483,7 @@ class _Transaction:
             async with self._turn:
                 rows = await self._connection.fetch(step.statement.text, *step.args)
         except _DRIVER_ERRORS as error:
-            raise self._adapter._translated(error) from error
+            raise self._adapter._translated(error, nothing_written=True) from error
         return step.statement.records(rows)
 
     def _check(self, context: Context) -> None:

@@ -7,7 +7,8 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +42,9 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Write
+from tenantry.ports import Capability, Executor, Isolation, Write
 from tenantry.query import Query
+from tenantry.resilience.fairness import FairGate
 from tenantry.schema import Collection
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -84,7 +86,8 @@ class SQLiteAdapter:
         self._reader_threads = ThreadPoolExecutor(config.readers, "tenantry-sqlite-reader")
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self._turn = asyncio.Lock()
+        self._turn = FairGate(1)
+        self._reading = FairGate(config.readers)
         self._closed = False
 
     # -- life
@@ -162,7 +165,7 @@ class SQLiteAdapter:
         def fence(connection: Connection) -> None:
             in_transaction(connection, lambda: connection.fence(tenant_id))
 
-        async with self._my_turn():
+        async with self._my_turn(tenant_id):
             await self._write(fence)
 
     async def attest(self) -> None:
@@ -186,16 +189,17 @@ class SQLiteAdapter:
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         """Return the rows with these ids."""
-        return await self._read(self._query(self._compiler.fetch(context, collection, ids)))
+        step = self._compiler.fetch(context, collection, ids)
+        return await self._read(self._query(step), context.tenant_id)
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``."""
-        return await self._read(self._query(self._compiler.select(context, query)))
+        return await self._read(self._query(self._compiler.select(context, query)), context.tenant_id)
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
         step = self._compiler.count(context, query)
-        return await self._read(lambda connection: int(self._run(connection, step)[0][0]))
+        return await self._read(lambda c: int(self._run(c, step)[0][0]), context.tenant_id)
 
     async def search(self, context: Context, search: Search) -> list[Record]:
         """Return the rows that a search finds, the best first."""
@@ -212,18 +216,20 @@ class SQLiteAdapter:
             connection.check_fence(context)
             return self._perform(connection, context, writes)
 
-        async with self._my_turn():
+        async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
 
         def begin(connection: Connection) -> None:
             connection.control("BEGIN IMMEDIATE")
             connection.check_fence(context)
 
-        async with self._my_turn():
+        async with self._my_turn(context.tenant_id):
             unit = _Transaction(self, context)
             try:
                 await self._write(begin)
@@ -237,11 +243,10 @@ class SQLiteAdapter:
                     self._writer_thread.submit(lambda: abandon(self._writer()))
 
     @asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
+    async def _my_turn(self, tenant_id: str | None) -> AsyncIterator[None]:
         """Wait for the one writer, but not for ever."""
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._turn.acquire()
+            await self._turn.enter(tenant_id, self._timeout)
         except TimeoutError:
             raise OperationTimeout(
                 "Another transaction holds SQLite's one writer.", fix="Keep transactions short."
@@ -249,7 +254,7 @@ class SQLiteAdapter:
         try:
             yield
         finally:
-            self._turn.release()
+            self._turn.leave()
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Refused: SQLite has no role that would hold a foreign statement to the tenant."""
@@ -257,6 +262,11 @@ class SQLiteAdapter:
             "Raw SQL is refused on SQLite: nothing below would hold it to the tenant.",
             fix="Use read(…) with a filter, or PostgreSQL, where raw SQL runs under row-level security.",
         )
+
+    def measure(self) -> dict[str, Any]:
+        """Return how its one writer and its readers are waited for."""
+        waiting = {"writer": self._turn.queue, "readers": self._reading.queue}
+        return {name: {"waiting": len(line), **line.waits.snapshot()} for name, line in waiting.items()}
 
     # -- threads
 
@@ -316,13 +326,31 @@ class SQLiteAdapter:
     async def _write(self, job: Callable[[Connection], T]) -> T:
         return await self._submit(self._writer_thread, lambda: _translated(job, self._writer))
 
-    async def _read(self, job: Callable[[Connection], T]) -> T:
-        return await self._submit(self._reader_threads, lambda: _translated(job, self._reader))
+    async def _read(self, job: Callable[[Connection], T], tenant_id: str | None = None) -> T:
+        self._check_open()
+        await self._reading.enter(tenant_id)
+        try:
+            self._check_open()
+            running = self._reader_threads.submit(lambda: _translated(job, self._reader))
+        except BaseException:
+            self._reading.leave()
+            raise
+        try:
+            return await asyncio.wrap_future(running)
+        finally:
+            if running.done():
+                self._reading.leave()
+            else:  # cancelled; the thread is free once it is done with it
+                leave = partial(_soon, asyncio.get_running_loop(), self._reading.leave)
+                running.add_done_callback(leave)
 
     async def _submit(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(threads, job)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Closed("The database is closed.")
-        return await asyncio.get_running_loop().run_in_executor(threads, job)
 
 
 class _Transaction:
@@ -368,6 +396,11 @@ class _Transaction:
             raise ContextMismatch("This transaction belongs to another tenant.")
 
 
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None], _: object) -> None:
+    with suppress(RuntimeError):  # the loop is over, and nobody waits on it any more
+        loop.call_soon_threadsafe(work)
+
+
 def _existing(connection: Connection) -> Existing:
     found: dict[tuple[str | None, str], dict[str, ExistingColumn]] = {}
     with connection.trusted():
@@ -383,7 +416,9 @@ def _translated(job: Callable[[Connection], T], connection: Callable[[], Connect
     except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             raise OperationTimeout("The statement took longer than database.timeout.") from error
-        raise DatabaseUnavailable(f"SQLite: {error}.") from error
+        # Whoever waits for the lock has written nothing, and what a statement did is rolled back with its transaction.
+        busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        raise DatabaseUnavailable(f"SQLite: {error}.", nothing_written=busy) from error
     except sqlite3.DatabaseError as error:
         if is_refusal(error):
             raise IsolationError("SQLite's authorizer refused the statement.") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import AccessDenied, DataError
-from tenantry.ports import Database, Delete, Executor, Insert, Update, Upsert, Write
+from tenantry.ports import Database, Delete, Executor, Insert, Isolation, Update, Upsert, Write
 from tenantry.query import Comparison, Query
 from tenantry.schema import Collection
 from tenantry.security.access.decisions import Rulebook
@@ -122,9 +122,11 @@ class GuardedDatabase(Guard):
         self.capabilities = inner.capabilities
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """Give an executor of one unit of work, behind the same policy."""
-        async with self._database.transaction(context) as inner:
+        async with self._database.transaction(context, isolation) as inner:
             yield Guard(inner, self._rules)
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
