@@ -14,6 +14,7 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SystemHandle
 from tenantry.tenants import TenantManager
 
@@ -98,7 +99,15 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.sync": [
+        "DataManager",
+        "Insights",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -114,6 +123,7 @@ METHODS: dict[type, list[str]] = {
         "get_health",
         "get_metrics",
         "initialize",
+        "insights",
         "job_signer",
         "on",
         "open",
@@ -137,6 +147,7 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
+    Insights: ["apply", "flush", "report"],
     TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
 }
 

@@ -20,6 +20,7 @@ from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.tenants import TenantManager
 from tenantry.tokens import JobSigner
 
@@ -147,6 +148,11 @@ class MultiTenantSDK(Root):
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return Insights(self._session, lambda: self._target().insights, self._pin)._checked()
 
     @property
     def job_signer(self) -> JobSigner:
