@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from math import ceil, log
 
 RELATIVE_ERROR = 0.05
 """A percentile is within this share of the latency that it stands for, above a microsecond."""
 
 _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_LOG_GROWTH = math.log(_GROWTH)
+_PER_LOG = 1 / log(_GROWTH)
 _SHORTEST = 1e-6
 
 Buckets = dict[int, int]
@@ -18,7 +18,7 @@ Buckets = dict[int, int]
 
 def bucket_of(seconds: float) -> int:
     """Return the number of the bucket of a latency."""
-    return 0 if seconds <= _SHORTEST else math.ceil(math.log(seconds / _SHORTEST) / _LOG_GROWTH)
+    return 0 if seconds <= _SHORTEST else ceil(log(seconds * 1e6) * _PER_LOG)
 
 
 def merge(into: Buckets, other: Mapping[int, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Hashable
+from time import monotonic
 from typing import Any, NamedTuple
 
 from tenantry.context import TenantContext
@@ -40,16 +41,12 @@ class _Request:
 
     __slots__ = ("after", "asked", "began", "many", "task")
 
-    def __init__(self, task: weakref.ref[Any] | None) -> None:
-        self.task = task
-        self.many: Hashable = None
-        self.began = 0.0
-        self.after = ""
+    def __init__(self, many: Hashable, collection: Collection, now: float, task: Any) -> None:
+        self.many = many
+        self.after = collection.name
+        self.began = now
         self.asked: dict[Hashable, int] = {}
-
-    def begin(self, key: Hashable, collection: Collection, now: float) -> None:
-        self.many, self.began, self.after = key, now, collection.name
-        self.asked = {}
+        self.task = None if task is None else weakref.ref(task)
 
 
 class Repeats:
@@ -59,40 +56,30 @@ class Repeats:
         self._requests: dict[Hashable, _Request] = {}
 
     def see(
-        self, operation: Operation, context: TenantContext, key: Hashable, paged: bool, now: float
+        self, operation: Operation, context: TenantContext, key: Hashable, paged: bool
     ) -> Repetition | None:
-        """Note one operation, and say if it is a repetition."""
+        """Note one operation of the shape ``key``, and say if it is a repetition."""
         collection = operation.collection
         if operation.verb not in _ASKED or collection is None:
             return None
-        request = self._request_of(context)
-        if request is None:
-            return None
-        alone = request.many is None or now - request.began > WINDOW
-        if alone or (key == request.many and not paged):
+        task = None if context.request_id is not None else asyncio.current_task()
+        place: Hashable = (context.tenant_id, context.request_id) if task is None else id(task)
+        request = self._requests.get(place)
+        # The number of a task that is over is soon that of another one.
+        if request is not None and request.task is not None and request.task() is not task:
+            request = None
+        if request is None or (key == request.many and not paged) or monotonic() - request.began > WINDOW:
             if operation.verb == "read" and operation.rows > 1:
-                request.begin(key, collection, now)
-            elif alone:
-                request.many = None
+                self._begin(place, _Request(key, collection, monotonic(), task))
             return None
         number = request.asked[key] = request.asked.get(key, 0) + 1
         if number < TIMES:
             return None
         return Repetition(number == TIMES, TIMES if number == TIMES else 1, request.after)
 
-    def _request_of(self, context: TenantContext) -> _Request | None:
-        if context.request_id is not None:
-            return self._remembered((context.tenant_id, context.request_id), None)
-        task = asyncio.current_task()
-        return None if task is None else self._remembered(id(task), task)
-
-    def _remembered(self, place: Hashable, task: Any) -> _Request:
-        request = self._requests.get(place)
-        # The number of a task that is over is soon that of another one.
-        if request is not None and (request.task is None or request.task() is task):
-            return request
-        self._requests.pop(place, None)
-        request = self._requests[place] = _Request(None if task is None else weakref.ref(task))
-        if len(self._requests) > _REQUESTS:
-            del self._requests[next(iter(self._requests))]
-        return request
+    def _begin(self, place: Hashable, request: _Request) -> None:
+        requests = self._requests
+        requests.pop(place, None)
+        requests[place] = request
+        if len(requests) > _REQUESTS:
+            del requests[next(iter(requests))]

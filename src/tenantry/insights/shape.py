@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,7 @@ from tenantry.schema import Kind
 
 _EQUAL = frozenset({"eq", "in", "is_null"})
 _RANGE = frozenset({"lt", "lte", "gt", "gte"})
+_FEW = 3
 PATTERNS = frozenset({"contains", "ends_with", "ilike"})
 
 
@@ -47,23 +49,28 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 def key_of(operation: Operation) -> Hashable:
-    """Return what is equal for operations of the same shape. It is made on every operation, so it does no more."""
-    collection, query = operation.collection, operation.query
-    name = "" if collection is None else collection.name
+    """Return what is equal for operations of one shape only; a shape may have several.
+
+    It is made on every operation, so it does no more than that.
+    """
+    query = operation.query
     if query is None:
-        return (operation.verb, name)
-    own, paged = _without_position(query)
+        return (operation.verb, operation.collection)
     order = tuple([(sort.field.name, sort.descending) for sort in query.order])
-    return (
-        operation.verb,
-        name,
-        _text(own),
-        order,
-        len(query.fields),
-        query.limit is not None,
-        query.distinct,
-        paged,
-    )
+    columns = (len(query.fields), query.limit is None, query.distinct)
+    return (operation.verb, operation.collection, _form(query.filter), order, columns)
+
+
+def _form(node: Filter) -> Any:
+    """Return a filter without its values."""
+    if isinstance(node, Comparison):
+        return (node.field.name, node.operator, len(node.path))
+    if isinstance(node, Not):
+        return (Not, _form(node.item))
+    forms = [_form(item) for item in node.items]
+    if len(forms) > _FEW:
+        forms = list(dict.fromkeys(forms))  # as many alternatives as there are values
+    return (type(node), *forms)
 
 
 def shape_of(operation: Operation) -> Shape:
