@@ -14,6 +14,7 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SystemHandle
 from tenantry.tenants import TenantManager
 
@@ -115,7 +116,15 @@ SURFACE: dict[str, list[str]] = {
         "deny",
         "hide",
     ],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.sync": [
+        "DataManager",
+        "Insights",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -132,6 +141,7 @@ METHODS: dict[type, list[str]] = {
         "get_health",
         "get_metrics",
         "initialize",
+        "insights",
         "job_signer",
         "on",
         "open",
@@ -156,6 +166,7 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
+    Insights: ["apply", "flush", "report"],
     TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
 }
 

@@ -11,6 +11,7 @@ collections it can only purge.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -21,7 +22,7 @@ import msgspec
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
 from tenantry.query import EVERYTHING, Filter, Query
-from tenantry.schema import Collection
+from tenantry.schema import Collection, Kind
 from tenantry.searching import Search
 from tenantry.types import Record
 
@@ -232,3 +233,107 @@ class Rests(Protocol):
 
     async def rest(self) -> None:
         """Let go of it while nothing is under way; take it again on the next use."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How the database found the rows of a query. It holds no value of any row.
+
+    Attributes:
+        node: How the table was read, in the database's own words.
+        index: The index that it went through; ``None`` for none.
+        scanned: Rows looked at; ``None`` where the database does not count them.
+        kept: Of these, the rows that met the filter; ``None`` where it does not count them.
+        sorts: Whether the rows had to be sorted.
+    """
+
+    node: str
+    index: str | None = None
+    scanned: int | None = None
+    kept: int | None = None
+    sorts: bool = False
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index that exists, or that should.
+
+    Attributes:
+        table: The table, in the default schema.
+        columns: Its columns, ``tenant_id`` included.
+        name: Its name.
+        unique: Whether no two rows may be equal in it.
+        required: Whether it does more than find rows: it is unique, a key, or behind a reference.
+        plain: Whether it orders all rows by its columns themselves, and is complete.
+        scans: How often it was used since :attr:`Catalog.since`; ``None`` where the database does not count.
+        size: Its size in bytes; ``None`` where that is not known.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    name: str
+    unique: bool = False
+    required: bool = False
+    plain: bool = True
+    scans: int | None = None
+    size: int | None = None
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The indexes there are.
+
+    Attributes:
+        indexes: Those of all tables in the default schema.
+        since: When the database began to count their uses; ``None`` where it does not count.
+    """
+
+    indexes: tuple[Index, ...]
+    since: dt.datetime | None = None
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A database that can say how it finds the rows of a query."""
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Run ``query`` once more, as the tenant and under the same guards, and return how its rows were found.
+
+        Args:
+            context: Whose rows.
+            query: What to ask.
+            count: Whether the rows are counted, not returned.
+            seconds: After which it is given up.
+        """
+
+
+# Called with what is being done, and with the share of it that is done, 0 to 1, where that is known.
+Progress = Callable[[str, float | None], None]
+
+
+@runtime_checkable
+class Indexes(Protocol):
+    """A database whose indexes can be listed, made and dropped while it is used.
+
+    Attributes:
+        answered: Kinds of fields whose comparisons an index answers. Sorting by an index works with every kind.
+    """
+
+    answered: frozenset[Kind]
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes there are."""
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return the index on ``fields`` of a collection under the name of one that was advised, and its DDL."""
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index while others write. Return whether it had to be made.
+
+        Raises:
+            OperationTimeout: Somebody else held on to the table, or to the indexes, for too long. Run it again.
+            Unavailable: The connection was lost. What is left of the index is no hindrance to the next run.
+        """
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index while others write; nothing, if there is none."""

@@ -32,6 +32,7 @@ from tenantry.errors import (
 )
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
+from tenantry.insights import INSIGHTS, Insights, Watch
 from tenantry.metrics import Metrics
 from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Rests, SessionAdapter
 from tenantry.registry import adapter_for
@@ -156,6 +157,12 @@ class MultiTenantSDK:
         self._models = {item.model: item for item in own}
         self._rules = None if access is None else Rulebook(access, self._own)
         self._guard: GuardedDatabase | None = None
+        performance = settings.performance
+        slow = performance.slow_query_seconds
+        self._watch = Watch(slow=slow, interval=performance.insights_interval)
+        self._insights = Insights(self._watch, self._own, slow)
+        if performance.query_insights:
+            self._hooks.add_after(self._watch.observe)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database: DatabaseAdapter | None = None
         self._lease: TenantLease | None = None
@@ -220,7 +227,7 @@ class MultiTenantSDK:
 
     async def _prepare(self, database: DatabaseAdapter) -> None:
         settings = self._settings
-        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, *self._own.values()]
+        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *self._own.values()]
         await database.open(everything)
         if settings.database.schema_mode == "create":
             await database.create_schema()
@@ -250,6 +257,7 @@ class MultiTenantSDK:
         self._database, self._lease, self._runtime, self._guard = database, lease, runtime, guard
         self._tenants = TenantManager(database, lease, everything, cursors)
         self._data = DataManager(runtime)
+        self._watch.start(database, lease.admits)
 
     def _adapter(self) -> DatabaseAdapter:
         options = self._settings.database
@@ -267,6 +275,7 @@ class MultiTenantSDK:
         database, self._database = self._database, None
         if database is None:
             return
+        await self._watch.close()
         if self._runtime is not None and self._runtime.coalescer is not None:
             await self._runtime.coalescer.close()
         if self._lease is not None:
@@ -280,6 +289,7 @@ class MultiTenantSDK:
         if isinstance(database, Rests):
             if runtime.coalescer is not None:
                 await runtime.coalescer.close()
+            await self._watch.rest()
             await self._lease_of().close()
             await database.rest()
 
@@ -322,6 +332,11 @@ class MultiTenantSDK:
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return self._opened(self._data)
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return self._opened(self._insights)
 
     @property
     def job_signer(self) -> JobSigner:

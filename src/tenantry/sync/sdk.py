@@ -22,6 +22,7 @@ from tenantry.security.access.explanation import AccessExplanation
 from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.tenants import TenantManager
 from tenantry.tokens import JobSigner
 
@@ -155,6 +156,11 @@ class MultiTenantSDK(Root):
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return Insights(self._session, lambda: self._target().insights, self._pin)._checked()
 
     @property
     def job_signer(self) -> JobSigner:

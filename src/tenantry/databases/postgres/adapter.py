@@ -17,7 +17,7 @@ from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.postgres import policies, seal
+from tenantry.databases.postgres import indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.dialect import PostgresDialect
@@ -40,7 +40,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Isolation, Purge, Write
+from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Purge, Write
 from tenantry.query import Query
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection
@@ -355,6 +355,54 @@ class PostgresAdapter:
         return self._app.measure() | {
             role: pool.measure() for role, pool in others.items() if pool is not None
         }
+
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Run a query once more under EXPLAIN ANALYZE, as the app role and bound to the tenant, unable to write."""
+        compile_ = self._compiler.count if count else self._compiler.select
+        step = compile_(context, query)
+        try:
+            async with self._app.transaction(context.tenant_id, readonly=True) as connection:
+                return await indexes.explain(connection, step.statement.text, step.args, seconds)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes of the default schema, with how often each was used."""
+        try:
+            async with self._control.statement(None) as connection:
+                return await indexes.catalog(connection)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index as the owner, CONCURRENTLY."""
+        return await indexes.create(self._owner(), index, progress)
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index as the owner, CONCURRENTLY."""
+        await indexes.drop(self._owner(), index)
+
+    def _owner(self) -> str:
+        if self._owner_url is None:
+            raise ConfigurationError(
+                "Making an index needs the owner's URL.",
+                field="database.owner_url",
+                fix="Set TENANTRY_DATABASE_OWNER_URL as `tenantry init` printed it.",
+            )
+        return self._owner_url
 
     # -- inside
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
+from tenantry.databases.sqlite import indexes
 from tenantry.databases.sqlite.connection import (
     CREATE_FENCES,
     FENCES_TABLE,
@@ -42,7 +44,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Isolation, Write
+from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Write
 from tenantry.query import Query
 from tenantry.resilience.fairness import FairGate
 from tenantry.schema import Collection
@@ -267,6 +269,52 @@ class SQLiteAdapter:
         """Return how its one writer and its readers are waited for."""
         waiting = {"writer": self._turn.queue, "readers": self._reading.queue}
         return {name: {"waiting": len(line), **line.waits.snapshot()} for name, line in waiting.items()}
+
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Return how a query would run, and count the rows that it looks at, where that is all of the tenant."""
+        step = (self._compiler.count if count else self._compiler.select)(context, query)
+        own = self._compiler.count(context, Query(query.collection, ()))
+        met = self._compiler.count(context, query)
+        reach = self._reaches[step.statement.table, False]
+
+        def work(connection: Connection) -> Plan:
+            details = [str(row[3]) for row in connection.explain(step, reach, seconds)]
+            plan = indexes.plan_of(details)
+            if not plan.reads_all:
+                return plan.plan
+            scanned = int(connection.run(own, reach, seconds)[0][0])
+            kept = int(connection.run(met, reach, seconds)[0][0])
+            return replace(plan.plan, scanned=scanned, kept=kept)
+
+        return await self._read(work)
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes there are. SQLite does not count their uses."""
+        return await self._write(indexes.catalog)
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index. Other writers of the file wait until it is made."""
+        progress(f"making {index.name}", None)
+        async with self._my_turn():
+            return await self._write(lambda connection: indexes.create(connection, index))
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index."""
+        async with self._my_turn():
+            await self._write(lambda connection: indexes.drop(connection, index))
 
     # -- threads
 

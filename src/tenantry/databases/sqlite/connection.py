@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from tenantry import _values, words
 from tenantry.context import Context, SystemContext
 from tenantry.databases._sql import Compiler, Step
@@ -150,6 +152,11 @@ class Connection:
             return self.raw.execute(step.statement.text, step.args).fetchall()
         finally:
             self._reach = NOTHING
+
+    def explain(self, step: Step, reach: Reach, timeout: float) -> list[Any]:
+        """Return how a compiled statement would run. It is prepared under the same authorizer, and not run."""
+        explained = msgspec.structs.replace(step.statement, text=f"EXPLAIN QUERY PLAN {step.statement.text}")
+        return self.run(Step(explained, step.args), reach, timeout)
 
     def check_fence(self, context: Context) -> None:
         """Refuse a tenant that is fenced off. To be asked inside the transaction that would write.
