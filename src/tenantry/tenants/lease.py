@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NoReturn, cast
 
 from tenantry.errors import (
@@ -50,6 +51,16 @@ class TenantLease:
         self._renew_from = 0.0
         self._epoch = -1
         self._renewing: asyncio.Task[None] | None = None
+        self._watchers: list[Callable[[str | None], None]] = []
+
+    @property
+    def epoch(self) -> int:
+        """The count of the directory's changes that this process has heard of."""
+        return self._epoch
+
+    def watch(self, changed: Callable[[str | None], None]) -> None:
+        """Call ``changed`` with each tenant that changed; with ``None`` where it may have been any."""
+        self._watchers.append(changed)
 
     def admits(self, tenant_id: str) -> bool:
         """Whether the tenant may be served right now. ``False`` may only mean that :meth:`admit` has to look."""
@@ -84,6 +95,11 @@ class TenantLease:
     def forget(self, tenant_id: str) -> None:
         """Read this tenant again before it is served; the process that changes a tenant need not wait."""
         self._known.pop(tenant_id, None)
+        self._tell(tenant_id)
+
+    def _tell(self, tenant_id: str | None) -> None:
+        for changed in self._watchers:
+            changed(tenant_id)
 
     async def close(self) -> None:
         """Stop renewing."""
@@ -118,8 +134,10 @@ class TenantLease:
         rows = await self._database.select(SYSTEM, query) if self._known else []
         if len(rows) == _MAX_CHANGES:
             self._known.clear()
+            self._tell(None)
         for row in rows:
             self._known.pop(row["id"], None)
+            self._tell(row["id"])
 
     async def _load(self, tenant_id: str) -> TenantStatus:
         epoch = self._epoch

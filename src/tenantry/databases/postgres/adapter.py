@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import sqlalchemy as sa
 
 from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.postgres import policies, seal
+from tenantry.databases.postgres import counting, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.dialect import PostgresDialect
@@ -38,6 +39,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.plans.quotas import Count
 from tenantry.ports import Capability, Executor, Purge, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
@@ -197,6 +199,34 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted."""
+        try:
+            return await counting.counted(self._control, tenant_id)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            return await counting.recount(self._control, tenant_id, tables)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def check_counting(self) -> list[str]:
+        """Return the tables whose triggers do not count."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            return await counting.uncounted(self._control, tables)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    def _is_counted(self, table: sa.Table) -> bool:
+        return table.schema is None and self._compiler.tables.collection_of(table).scope == "tenant"
+
     # -- the executor
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
@@ -350,6 +380,8 @@ class PostgresAdapter:
             return InvalidRecord(
                 "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
             )
+        if getattr(error, "sqlstate", None) == counting.SQLSTATE_QUOTA:
+            return counting.quota_exceeded(getattr(error, "detail", None))
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):

@@ -20,11 +20,14 @@ from tenantry.databases.postgres.policies import (
     tenant_table_policies,
 )
 from tenantry.errors import UnsafeRole
+from tenantry.plans import PLANS, USAGE
 from tenantry.schema import Collection
 
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
 SCHEMA_LOCK: Final = 0x7465_6E61_6E74
 """The advisory lock under which one process at a time changes tables: in ASCII, tenant."""
+
+_COUNTED_WITH: Final = frozenset({"tenantry_tenants", PLANS.name, USAGE.name})
 
 Severity = Literal["error", "warning"]
 Kind = Literal["tenant", "shared", "open", "control"]
@@ -64,6 +67,7 @@ class ExpectedTable(NamedTuple):
         app: What the app role may do with the sealed tenant's rows, for control tables.
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
         versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
+        owner: Whether the owner's functions, which count, reach its rows, for control tables.
     """
 
     schema: str
@@ -73,6 +77,7 @@ class ExpectedTable(NamedTuple):
     app: tuple[Privilege, ...] = ()
     adopted: bool = False
     versioned: bool = True
+    owner: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +94,7 @@ class ExpectedTable(NamedTuple):
             return shared_table_policies(self.schema, self.table, roles)
         if self.kind == "open":
             return open_table_policies(self.schema, self.table, roles)
-        return control_table_policies(self.schema, self.table, roles, app=self.app)
+        return control_table_policies(self.schema, self.table, roles, app=self.app, owner=self.owner)
 
     def defaults(self) -> list[str]:
         """Return what spares a user's own INSERT to name the tenant; the policy would refuse any other one anyway."""
@@ -107,7 +112,8 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     """Return how the table of a collection is meant to be."""
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
-    return ExpectedTable(table.schema or "public", table.name, collection.scope)
+    owner = collection.name in _COUNTED_WITH
+    return ExpectedTable(table.schema or "public", table.name, collection.scope, owner=owner)
 
 
 def expected_tables(tables: Tables) -> list[ExpectedTable]:

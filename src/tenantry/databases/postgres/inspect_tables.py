@@ -12,7 +12,9 @@ from tenantry.databases.postgres.policies import (
     ALL_PRIVILEGES,
     APP_POLICY,
     CONTROL_POLICY,
+    COUNT_TRIGGERS,
     KEEP_TRIGGER,
+    OWNER_POLICY,
     RAW_POLICY,
     RAW_TRIGGER,
     TENANT_COLUMN,
@@ -128,6 +130,12 @@ class _Catalog:
                     "warning", "policy-missing", table, f"It has no policy for {self._roles.control}."
                 )
             )
+        if table.owner and found.pop(OWNER_POLICY, None) is None:
+            findings.append(
+                self._finding(
+                    "warning", "policy-missing", table, f"It has no policy for {self._roles.owner}."
+                )
+            )
         extra = [policy for policy in found.values() if policy["permissive"] and policy["applies"]]
         return findings + [
             Finding(
@@ -195,13 +203,14 @@ class _Catalog:
         return findings
 
     def triggers(self, rows: Iterable[Any]) -> list[Finding]:
-        """The triggers that keep ``tenant_id``, and ``version`` under a user's own SQL."""
+        """The triggers that keep ``tenant_id``, and ``version`` under a user's own SQL, and those that count."""
+        counting = [name for name, _ in COUNT_TRIGGERS.values()]
         found = {(row["oid"], row["name"]) for row in rows}
         return [
             self._finding("warning", "trigger-missing", table, f"The trigger {name} is missing or disabled.")
             for oid, table in self._tables.items()
             if table.kind == "tenant"
-            for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw and table.versioned else [KEEP_TRIGGER])
+            for name in [*counting, KEEP_TRIGGER, *([RAW_TRIGGER] if table.raw and table.versioned else [])]
             if (oid, name) not in found
         ]
 

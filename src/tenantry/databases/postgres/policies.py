@@ -15,8 +15,14 @@ TENANT_PREDICATE: Final = f"{TENANT_COLUMN} = (SELECT tenantry.current_tenant())
 APP_POLICY: Final = "tenantry_app"
 RAW_POLICY: Final = "tenantry_raw"
 CONTROL_POLICY: Final = "tenantry_control"
+OWNER_POLICY: Final = "tenantry_owner"
 KEEP_TRIGGER: Final = "tenantry_keep_tenant"
 RAW_TRIGGER: Final = "tenantry_raw_write"
+COUNT_TRIGGERS: Final = {
+    "INSERT": ("tenantry_count_insert", "NEW TABLE AS added"),
+    "UPDATE": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
+    "DELETE": ("tenantry_count_delete", "OLD TABLE AS removed"),
+}
 
 Privilege = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
 ALL_PRIVILEGES: Final[tuple[Privilege, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -105,6 +111,17 @@ def tenant_table_policies(
             f"CREATE TRIGGER {quote(RAW_TRIGGER)} BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW "
             f"WHEN (current_user = {quote_literal(roles.raw)}) EXECUTE FUNCTION tenantry.raw_write()"
         )
+    return [*statements, *_counting(name)]
+
+
+def _counting(name: str) -> list[str]:
+    statements = []
+    for verb, (trigger, tables) in COUNT_TRIGGERS.items():
+        statements += [
+            f"DROP TRIGGER IF EXISTS {quote(trigger)} ON {name}",
+            f"CREATE TRIGGER {quote(trigger)} AFTER {verb} ON {name} REFERENCING {tables} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION tenantry.count_rows()",
+        ]
     return statements
 
 
@@ -121,7 +138,7 @@ def open_table_policies(schema: str | None, table: str, roles: Roles) -> list[st
 
 
 def control_table_policies(
-    schema: str | None, table: str, roles: Roles, *, app: Sequence[Privilege] = ()
+    schema: str | None, table: str, roles: Roles, *, app: Sequence[Privilege] = (), owner: bool = False
 ) -> list[str]:
     """Return the statements for a table of the SDK's own, such as the directory or the audit log.
 
@@ -131,6 +148,7 @@ def control_table_policies(
         roles: The names of the roles.
         app: What the app role may do with the sealed tenant's rows, such as reading and inserting idempotency keys;
             the table then has a column ``tenant_id``. Raw may do nothing in any case.
+        owner: Whether the functions of the owner, which count, reach its rows.
     """
     name = table_name(schema, table)
     return [
@@ -138,6 +156,7 @@ def control_table_policies(
         *_policy(name, APP_POLICY, roles.app if app else None, TENANT_PREDICATE),
         *_policy(name, RAW_POLICY, None, TENANT_PREDICATE),
         *_policy(name, CONTROL_POLICY, roles.control, "true"),
+        *_policy(name, OWNER_POLICY, roles.owner if owner else None, "true"),
         *_grants(name, roles, app=app, raw=(), control=ALL_PRIVILEGES),
     ]
 
