@@ -175,8 +175,8 @@ class Meter(Protocol):
     async def recount(self, tenant_id: str) -> list[Count]:
         """Count the rows themselves and mend the counters. Return by how much each was wrong."""
 
-    async def check_counting(self) -> list[str]:
-        """Return the collections whose rows nobody counts, so that no limit would hold them."""
+    async def prepare_counting(self) -> list[str]:
+        """Begin to count, if that can be done now. Return the collections whose rows nobody counts even so."""
 
 
 @runtime_checkable

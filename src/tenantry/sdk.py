@@ -282,7 +282,7 @@ class MultiTenantSDK:
                 raise Unsupported(
                     f"Plans limit rows or storage, and this database ({database.name}) does not count them."
                 )
-            uncounted = await database.check_counting()
+            uncounted = await database.prepare_counting()
             if uncounted:
                 raise SchemaMismatch(
                     [f"table {name} is not counted" for name in uncounted],

@@ -149,7 +149,7 @@ class MemoryAdapter:
         """There is no counter that could be wrong."""
         return []
 
-    async def check_counting(self) -> list[str]:
+    async def prepare_counting(self) -> list[str]:
         """There is nothing that is not counted."""
         return []
 

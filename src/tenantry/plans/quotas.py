@@ -209,7 +209,7 @@ def check_growth(
             )
 
 
-def stored_limits(plan: str | None, plans: Mapping[str, Limits], overrides: Limits) -> dict[str, Any]:
+def stored_limits(plan: str | None, plans: Mapping[Any, Limits], overrides: Limits) -> dict[str, Any]:
     """Return what is limited for a tenant: what its plan says, and over that what it was given itself.
 
     Args:

@@ -216,7 +216,7 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def check_counting(self) -> list[str]:
+    async def prepare_counting(self) -> list[str]:
         """Return the tables whose triggers do not count."""
         tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
         try:

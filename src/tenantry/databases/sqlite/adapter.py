@@ -8,15 +8,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from tenantry.config import DatabaseConfig
-from tenantry.context import Context, TenantContext
+from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
+from tenantry.databases.sqlite import counting
 from tenantry.databases.sqlite.connection import (
     CREATE_FENCES,
     FENCES_TABLE,
@@ -40,6 +42,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.plans.quotas import Count
 from tenantry.ports import Capability, Executor, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
@@ -84,6 +87,7 @@ class SQLiteAdapter:
         self._connections: list[Connection] = []
         self._turn = asyncio.Lock()
         self._closed = False
+        self._counting = False  # whether the file has the triggers
 
     # -- life
 
@@ -147,6 +151,7 @@ class SQLiteAdapter:
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         existing = await self._write(_existing)
+        self._counting = await self._write(lambda c: counting.counts_already(c, self._counted_tables()))
         missing = [] if (None, FENCES_TABLE) in existing else [f"table {FENCES_TABLE} is missing"]
         return [*missing, *self._compiler.tables.differences(existing)]
 
@@ -179,6 +184,43 @@ class SQLiteAdapter:
 
         await self._write(lambda c: rolled_back(c, lambda: attempt(c)))
         await self._read(attempt)
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        if self._counting:
+            return await self._read(lambda c: counting.counted(c, tenant_id))
+        return await self._read(lambda c: counting.true_counts(c, self._counted_tables(), tenant_id))
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        if not self._counting:
+            return []
+
+        def work(connection: Connection) -> list[Count]:
+            return counting.recount(connection, self._counted_tables(), tenant_id)
+
+        async with self._my_turn():
+            return await self._write(lambda c: in_transaction(c, lambda: work(c)))
+
+    async def prepare_counting(self) -> list[str]:
+        """Make the triggers that are missing."""
+        if not self._counting:
+            async with self._my_turn():
+                await self._write(
+                    lambda c: in_transaction(c, lambda: counting.begin_counting(c, self._counted_tables()))
+                )
+            self._counting = True
+        return []
+
+    def _counted_tables(self) -> list[sa.Table]:
+        tables = self._compiler.tables
+        return [
+            table
+            for name, table in tables.items()
+            if tables.collection_of(table).scope == "tenant" and not name.startswith("tenantry_")
+        ]
 
     # -- the executor
 
@@ -260,7 +302,13 @@ class SQLiteAdapter:
     def _perform(
         self, connection: Connection, context: Context, writes: Sequence[Write]
     ) -> list[list[Record]]:
-        return [self._drive(connection, context, write) for write in writes]
+        if not self._counting or isinstance(context, SystemContext):
+            return [self._drive(connection, context, write) for write in writes]
+        tenant = context.tenant_id
+        return [
+            counting.limited(connection, tenant, partial(self._drive, connection, context, write))
+            for write in writes
+        ]
 
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)

@@ -17,6 +17,7 @@ from tenantry import _values
 from tenantry.context import Context, SystemContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.errors import TenantDeleted
+from tenantry.plans import USAGE
 
 T = TypeVar("T")
 
@@ -50,7 +51,8 @@ _ENGINE = frozenset({"json_each", "sqlite_master"})
 def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
     """For each table, what a statement that reads it or writes it (``True``) reaches.
 
-    A write also deletes in the tables that cascade, and the engine looks at the other ends of foreign keys.
+    A write also deletes in the tables that cascade, the engine looks at the other ends of foreign keys, and triggers
+    count.
     """
     tables = {table.name: table for table in compiler.tables.values()}
     parents = {
@@ -67,7 +69,7 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
                 todo.extend(child for child, of in parents.items() if current in of)
         looked_at = written | {parent for table in written for parent in parents[table]}
         reaches[name, False] = Reach(_ENGINE | {name}, frozenset({"sqlite_master"}))
-        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
+        reaches[name, True] = Reach(_ENGINE | looked_at | {USAGE.name}, frozenset(written | {USAGE.name}))
     return reaches
 
 
@@ -134,6 +136,14 @@ class Connection:
             if step.many:
                 return self.raw.executemany(step.statement.text, step.args).fetchall()
             return self.raw.execute(step.statement.text, step.args).fetchall()
+        finally:
+            self._reach = NOTHING
+
+    def look(self, text: str, params: Sequence[Any], reach: Reach) -> list[Any]:
+        """Run a query of the adapter's own."""
+        self._reach, self._deadline = reach, float("inf")
+        try:
+            return self.raw.execute(text, params).fetchall()
         finally:
             self._reach = NOTHING
 
