@@ -206,6 +206,7 @@ class QuotaExceeded(TenantError):
         used: How much is used without it.
         limit: How much may be used.
         plan: The tenant's plan.
+        wanted: How much more was asked for.
         retry_after: Seconds until the window of a quota of requests ends; ``None`` for the other quotas.
     """
 
@@ -231,6 +232,7 @@ class QuotaExceeded(TenantError):
         self.used = used
         self.limit = limit
         self.plan = plan
+        self.wanted = wanted
         self.retry_after = retry_after
 
 
@@ -283,6 +285,8 @@ class UnknownPlan(InvalidRequest):
         guess = f"Did you mean {suggestion!r}? " if suggestion else ""
         super().__init__(f"There is no plan {name!r}.", fix=f"{guess}Known: {', '.join(known)}.")
         self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
 
 
 class UnknownFlag(InvalidRequest):
@@ -295,6 +299,8 @@ class UnknownFlag(InvalidRequest):
             fix=f"{guess}Known: {', '.join(known) or 'none'}. Pass it in flags=[…].",
         )
         self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
 
 
 class Unsupported(InvalidRequest):

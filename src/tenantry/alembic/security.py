@@ -16,7 +16,6 @@ from tenantry.databases.postgres.findings import ExpectedTable
 from tenantry.databases.postgres.policies import (
     APP_POLICY,
     CONTROL_POLICY,
-    COUNT_TRIGGERS,
     KEEP_TRIGGER,
     OWNER_POLICY,
     RAW_POLICY,
@@ -120,7 +119,7 @@ def _facts(connection: sa.Connection, tables: Iterable[ExpectedTable], roles: Ro
             "tables": [table.table for table in listed],
             "roles": [roles.app, roles.raw, roles.control],
             "policies": [APP_POLICY, RAW_POLICY, CONTROL_POLICY, OWNER_POLICY, SIGHT_POLICY],
-            "triggers": [KEEP_TRIGGER, RAW_TRIGGER, *(name for name, _ in COUNT_TRIGGERS.values())],
+            "triggers": [KEEP_TRIGGER, RAW_TRIGGER],
             "tenant": TENANT_COLUMN,
         },
     )
@@ -151,7 +150,7 @@ SELECT n.nspname AS schema, c.relname AS name, ARRAY(
   FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = ANY(CAST(:policies AS text[]))
   UNION ALL
   SELECT pg_catalog.format('trigger %s %s', t.tgenabled,
-    pg_catalog.regexp_replace(pg_catalog.pg_get_triggerdef(t.oid), ' ON .* FOR EACH ', ' FOR EACH '))
+    pg_catalog.regexp_replace(pg_catalog.pg_get_triggerdef(t.oid), ' ON .* FOR EACH ROW', ' FOR EACH ROW'))
   FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = ANY(CAST(:triggers AS text[]))
   UNION ALL
   SELECT pg_catalog.format('grant %s to %s', a.privilege_type, COALESCE(r.rolname, 'PUBLIC'))

@@ -89,6 +89,7 @@ class PostgresAdapter:
         keys = _required(config, "seal_key")
         control_url = _required(config, "control_url")
         self._timeout = config.timeout
+        self._creates = config.schema_mode == "create"
         self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
         timeouts: dict[str, Any] = {
             "acquire_timeout": config.acquire_timeout,
@@ -202,8 +203,11 @@ class PostgresAdapter:
     # -- counting
 
     async def counted(self, tenant_id: str) -> list[Count]:
-        """Return what the triggers have counted."""
+        """Return what the triggers have counted; without them, what there is."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
         try:
+            if await counting.uncounted(self._control, tables):
+                return await counting.true_counts(self._control, tenant_id, tables)
             return await counting.counted(self._control, tenant_id)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
@@ -217,12 +221,28 @@ class PostgresAdapter:
             raise self._translated(error) from error
 
     async def prepare_counting(self) -> list[str]:
-        """Return the tables whose triggers do not count."""
+        """Return the tables whose triggers do not count, after ``schema="create"`` has made them."""
         tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
         try:
-            return await counting.uncounted(self._control, tables)
+            uncounted = await counting.uncounted(self._control, tables)
+            if uncounted and self._creates and self._owner_url is not None:
+                await self._begin_counting(self._owner_url, uncounted)
+                uncounted = await counting.uncounted(self._control, tables)
+            return uncounted
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    async def _begin_counting(self, owner_url: str, tables: Sequence[str]) -> None:
+        owner = TenantPool(owner_url, max_size=1)
+        await owner.open()
+        try:
+            async with owner.statement(None) as connection:
+                await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
+                for table in await counting.uncounted(self._control, tables):
+                    await counting.begin_counting(connection, table)
+                await connection.execute("SELECT pg_advisory_unlock($1)", SCHEMA_LOCK)
+        finally:
+            await owner.close()
 
     def _is_counted(self, table: sa.Table) -> bool:
         return table.schema is None and self._compiler.tables.collection_of(table).scope == "tenant"

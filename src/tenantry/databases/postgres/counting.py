@@ -1,8 +1,8 @@
 """Counting rows in the database itself, so that a quota holds whichever way a row comes.
 
-Each tenant table has three triggers, one for each kind of statement, that add what the statement changed to
-``tenantry.usage`` in the same transaction, and refuse what grows past the tenant's limit. They run with the rights of
-the owner: no role of a tenant may read or write the counters, the limits, or the triggers.
+Where plans limit rows or storage, each tenant table has three triggers, one for each kind of statement, that add what
+the statement changed to ``tenantry.usage`` in the same transaction, and refuse what grows past the tenant's limit. They
+run with the rights of the owner: no role of a tenant may read or write the counters, the limits, or the triggers.
 
 **Waiting.** A tenant without a limit waits for nobody: its counter has a part for each backend. One with a limit takes
 a lock of its own until the end of the transaction, but only where a statement makes it grow in what is limited. The
@@ -19,7 +19,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tenantry.databases.postgres.policies import COUNT_TRIGGERS, quote
+from tenantry.databases.postgres.policies import quote
 from tenantry.databases.postgres.pool import TenantPool
 from tenantry.errors import QuotaExceeded
 from tenantry.plans.quotas import Count
@@ -31,6 +31,11 @@ SETTINGS: Final = {
     "extra_float_digits": "1",
     "intervalstyle": "postgres",
     "timezone": "UTC",
+}
+_TRIGGERS_OF: Final = {
+    "INSERT": ("tenantry_count_insert", "NEW TABLE AS added"),
+    "UPDATE": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
+    "DELETE": ("tenantry_count_delete", "OLD TABLE AS removed"),
 }
 _LOCK: Final = 0x7465_6E61_6E75  # in ASCII, tenanu: recounts take turns
 _COLUMNS: Final = "(id, version, created_at, updated_at, tenant, collection, row_count, byte_count)"
@@ -101,19 +106,45 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp {_PINNED
 BEGIN
   IF TG_OP = 'INSERT' THEN
     PERFORM tenantry.charge(c.tenant, TG_TABLE_NAME, c.n, c.b) FROM (
-      SELECT a.tenant_id::text AS tenant, count(*) AS n, sum(octet_length(a::text)) AS b FROM added a GROUP BY 1) c;
+      SELECT a.tenant_id::text AS tenant, count(*) AS n, sum(octet_length(a::text)) AS b FROM added a GROUP BY 1) c
+      WHERE c.tenant IS NOT NULL;
   ELSIF TG_OP = 'DELETE' THEN
     PERFORM tenantry.charge(c.tenant, TG_TABLE_NAME, -c.n, -c.b) FROM (
-      SELECT r.tenant_id::text AS tenant, count(*) AS n, sum(octet_length(r::text)) AS b FROM removed r GROUP BY 1) c;
+      SELECT r.tenant_id::text AS tenant, count(*) AS n, sum(octet_length(r::text)) AS b FROM removed r GROUP BY 1) c
+      WHERE c.tenant IS NOT NULL;
   ELSE
     PERFORM tenantry.charge(c.tenant, TG_TABLE_NAME, 0, c.b) FROM (
       SELECT tenant, sum(b)::int8 AS b FROM (
         SELECT a.tenant_id::text AS tenant, octet_length(a::text) AS b FROM added a
         UNION ALL SELECT r.tenant_id::text, -octet_length(r::text) FROM removed r) x
-      GROUP BY 1) c WHERE c.b <> 0;
+      GROUP BY 1) c WHERE c.b <> 0 AND c.tenant IS NOT NULL;
   END IF;
   RETURN NULL;
 END $function$"""
+
+
+async def begin_counting(owner: Any, table: str) -> None:
+    """Make the triggers of a table, and count what it holds already; writers wait meanwhile.
+
+    Args:
+        owner: An asyncpg connection of the owner.
+        table: A table of tenant rows, in the schema ``public``.
+    """
+    name = f"public.{quote(table)}"
+    async with owner.transaction():
+        # The owner is shown no row while row-level security is forced on it. Nobody else gets in before it is again.
+        await owner.execute(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+        for verb, (trigger, tables) in _TRIGGERS_OF.items():
+            await owner.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {name}")
+            await owner.execute(
+                f"CREATE TRIGGER {trigger} AFTER {verb} ON {name} REFERENCING {tables} "
+                "FOR EACH STATEMENT EXECUTE FUNCTION tenantry.count_rows()"
+            )
+        for setting, value in SETTINGS.items():
+            await owner.execute("SELECT pg_catalog.set_config($1, $2, true)", setting, value)
+        await owner.execute("DELETE FROM tenantry.usage WHERE collection = $1", table)
+        await owner.execute(_BASE.format(table=name), table)
+        await owner.execute(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
 
 
 def quota_exceeded(detail: str | None) -> QuotaExceeded:
@@ -126,6 +157,19 @@ async def counted(control: TenantPool, tenant_id: str) -> list[Count]:
     async with control.statement(None) as connection:
         rows = await connection.fetch(_COUNTED, tenant_id)
     return [Count(row["collection"], row["rows"], row["size"]) for row in rows]
+
+
+async def true_counts(control: TenantPool, tenant_id: str, tables: Sequence[str]) -> list[Count]:
+    """Count a tenant's rows themselves."""
+    found = []
+    async with control.transaction(None) as connection:
+        for name, value in SETTINGS.items():
+            await connection.execute("SELECT pg_catalog.set_config($1, $2, true)", name, value)
+        for table in tables:
+            row = await connection.fetchrow(_TRUTH.format(table=f"public.{quote(table)}"), tenant_id)
+            assert row is not None
+            found.append(Count(table, row["n"], row["b"]))
+    return found
 
 
 async def recount(control: TenantPool, tenant_id: str, tables: Sequence[str]) -> list[Count]:
@@ -150,7 +194,7 @@ async def recount(control: TenantPool, tenant_id: str, tables: Sequence[str]) ->
 
 async def uncounted(control: TenantPool, tables: Sequence[str]) -> list[str]:
     """Return the tables that lack one of the triggers, or have it switched off."""
-    names = [name for name, _ in COUNT_TRIGGERS.values()]
+    names = [name for name, _ in _TRIGGERS_OF.values()]
     async with control.statement(None) as connection:
         rows = await connection.fetch(_TRIGGERS, list(tables), names)
     return sorted(set(tables) - {row["table"] for row in rows})
@@ -161,11 +205,16 @@ FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relname = ANY ($1) AND t.tgname = ANY ($2)
   AND t.tgenabled IN ('O', 'A') AND t.tgfoid = 'tenantry.count_rows'::pg_catalog.regproc
 GROUP BY 1 HAVING count(*) = pg_catalog.cardinality($2::text[])"""
+_BASE: Final = f"""INSERT INTO tenantry.usage {_COLUMNS}
+SELECT t.tenant_id::text || '/' || $1::text || '/', 1, clock_timestamp(), clock_timestamp(), t.tenant_id::text,
+  $1::text, count(*), sum(pg_catalog.octet_length(t::text))
+FROM {{table}} t WHERE t.tenant_id IS NOT NULL GROUP BY t.tenant_id"""
 _COUNTED: Final = """SELECT collection, sum(row_count)::int8 AS rows, sum(byte_count)::int8 AS size
 FROM tenantry.usage WHERE tenant = $1 AND collection <> '' GROUP BY collection ORDER BY collection"""
-_DRIFT: Final = """WITH truth AS (
-  SELECT count(*) AS n, COALESCE(sum(pg_catalog.octet_length(t::text)), 0)::int8 AS b
-  FROM {table} t WHERE t.tenant_id::text = $1::text
+_TRUTH: Final = """SELECT count(*) AS n, COALESCE(sum(pg_catalog.octet_length(t::text)), 0)::int8 AS b
+  FROM {table} t WHERE t.tenant_id::text = $1::text"""
+_DRIFT: Final = f"""WITH truth AS (
+  {_TRUTH}
 ), known AS (
   SELECT COALESCE(sum(row_count), 0)::int8 AS n, COALESCE(sum(byte_count), 0)::int8 AS b
   FROM tenantry.usage WHERE tenant = $1 AND collection = $2

@@ -12,7 +12,6 @@ from tenantry.databases.postgres.policies import (
     ALL_PRIVILEGES,
     APP_POLICY,
     CONTROL_POLICY,
-    COUNT_TRIGGERS,
     KEEP_TRIGGER,
     OWNER_POLICY,
     RAW_POLICY,
@@ -203,14 +202,13 @@ class _Catalog:
         return findings
 
     def triggers(self, rows: Iterable[Any]) -> list[Finding]:
-        """The triggers that keep ``tenant_id``, and ``version`` under a user's own SQL, and those that count."""
-        counting = [name for name, _ in COUNT_TRIGGERS.values()]
+        """The triggers that keep ``tenant_id``, and ``version`` under a user's own SQL."""
         found = {(row["oid"], row["name"]) for row in rows}
         return [
             self._finding("warning", "trigger-missing", table, f"The trigger {name} is missing or disabled.")
             for oid, table in self._tables.items()
             if table.kind == "tenant"
-            for name in [*counting, KEEP_TRIGGER, *([RAW_TRIGGER] if table.raw and table.versioned else [])]
+            for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw and table.versioned else [KEEP_TRIGGER])
             if (oid, name) not in found
         ]
 

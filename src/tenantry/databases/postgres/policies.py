@@ -18,11 +18,6 @@ CONTROL_POLICY: Final = "tenantry_control"
 OWNER_POLICY: Final = "tenantry_owner"
 KEEP_TRIGGER: Final = "tenantry_keep_tenant"
 RAW_TRIGGER: Final = "tenantry_raw_write"
-COUNT_TRIGGERS: Final = {
-    "INSERT": ("tenantry_count_insert", "NEW TABLE AS added"),
-    "UPDATE": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
-    "DELETE": ("tenantry_count_delete", "OLD TABLE AS removed"),
-}
 
 Privilege = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
 ALL_PRIVILEGES: Final[tuple[Privilege, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -111,17 +106,6 @@ def tenant_table_policies(
             f"CREATE TRIGGER {quote(RAW_TRIGGER)} BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW "
             f"WHEN (current_user = {quote_literal(roles.raw)}) EXECUTE FUNCTION tenantry.raw_write()"
         )
-    return [*statements, *_counting(name)]
-
-
-def _counting(name: str) -> list[str]:
-    statements = []
-    for verb, (trigger, tables) in COUNT_TRIGGERS.items():
-        statements += [
-            f"DROP TRIGGER IF EXISTS {quote(trigger)} ON {name}",
-            f"CREATE TRIGGER {quote(trigger)} AFTER {verb} ON {name} REFERENCING {tables} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION tenantry.count_rows()",
-        ]
     return statements
 
 
@@ -156,7 +140,7 @@ def control_table_policies(
         *_policy(name, APP_POLICY, roles.app if app else None, TENANT_PREDICATE),
         *_policy(name, RAW_POLICY, None, TENANT_PREDICATE),
         *_policy(name, CONTROL_POLICY, roles.control, "true"),
-        *_policy(name, OWNER_POLICY, roles.owner if owner else None, "true"),
+        *(_policy(name, OWNER_POLICY, roles.owner, "true") if owner else []),
         *_grants(name, roles, app=app, raw=(), control=ALL_PRIVILEGES),
     ]
 

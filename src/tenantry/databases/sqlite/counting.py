@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from tenantry.databases.sqlite.connection import Connection, Reach
+from tenantry.databases.sqlite.connection import COUNT_TRIGGER, Connection, Reach
 from tenantry.plans.quotas import Count, amounts, check_growth, stored_limits
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def triggers_of(tables: Iterable[sa.Table]) -> dict[str, str]:
     found = {}
     for table in tables:
         for event in _EVENTS:
-            name = f"tenantry_count_{event}_{table.name}"
+            name = f"{COUNT_TRIGGER}{event}_{table.name}"
             found[name] = _trigger(name, event, table)
     return found
 
