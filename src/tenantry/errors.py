@@ -22,12 +22,15 @@
     │   ├── TenantSuspended
     │   ├── TenantDeleted
     │   ├── InvalidTransition
-    │   └── PurgeIncomplete
+    │   ├── PurgeIncomplete
+    │   └── QuotaExceeded           carries what is limited, and how much of it is used
     ├── InvalidRequest              the call is wrong; the database was not touched
     │   ├── InvalidQuery            carries the path to the fault
     │   ├── InvalidRecord           carries the field
     │   ├── UnknownCollection
     │   ├── ReadOnlyCollection
+    │   ├── UnknownPlan
+    │   ├── UnknownFlag
     │   └── Unsupported             this database cannot do it
     ├── MigrationRefused            a migration would lose data or isolation
     ├── DataError                   the database refused
@@ -239,6 +242,44 @@ class PurgeIncomplete(TenantError):
         self.remaining = remaining
 
 
+class QuotaExceeded(TenantError):
+    """The tenant's plan allows no more; what was asked for did not take place.
+
+    Attributes:
+        quota: ``rows``, ``rows:<collection>``, ``storage`` (in bytes), ``members`` or ``requests``.
+        used: How much is used without it.
+        limit: How much may be used.
+        plan: The tenant's plan.
+        wanted: How much more was asked for.
+        retry_after: Seconds until the window of a quota of requests ends; ``None`` for the other quotas.
+    """
+
+    def __init__(
+        self,
+        *,
+        quota: str,
+        used: int,
+        limit: int,
+        plan: str | None,
+        tenant_id: str,
+        wanted: int = 1,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            f"Tenant {tenant_id!r} uses {used} of {limit} ({quota}) and cannot use {wanted} more.",
+            tenant_id=tenant_id,
+            fix="Wait for the next window, or raise the limit: set_quota(…), or another plan."
+            if retry_after is not None
+            else "Delete something, or raise the limit: set_quota(…), or another plan.",
+        )
+        self.quota = quota
+        self.used = used
+        self.limit = limit
+        self.plan = plan
+        self.wanted = wanted
+        self.retry_after = retry_after
+
+
 class InvalidRequest(TenantryError, ValueError):
     """The call is wrong. The database was not touched."""
 
@@ -279,6 +320,31 @@ class ReadOnlyCollection(InvalidRequest):
             fix='Write it through sdk.system(reason="…").',
         )
         self.name = name
+
+
+class UnknownPlan(InvalidRequest):
+    """No plan of this name is declared."""
+
+    def __init__(self, name: str, *, known: Sequence[str], suggestion: str | None = None) -> None:
+        guess = f"Did you mean {suggestion!r}? " if suggestion else ""
+        super().__init__(f"There is no plan {name!r}.", fix=f"{guess}Known: {', '.join(known)}.")
+        self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
+
+
+class UnknownFlag(InvalidRequest):
+    """No feature flag of this name is declared."""
+
+    def __init__(self, name: str, *, known: Sequence[str], suggestion: str | None = None) -> None:
+        guess = f"Did you mean {suggestion!r}? " if suggestion else ""
+        super().__init__(
+            f"There is no flag {name!r}.",
+            fix=f"{guess}Known: {', '.join(known) or 'none'}. Pass it in flags=[…].",
+        )
+        self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
 
 
 class Unsupported(InvalidRequest):

@@ -21,6 +21,7 @@ import msgspec
 
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
+from tenantry.plans.quotas import Count
 from tenantry.query import EVERYTHING, Filter, Query
 from tenantry.schema import Collection, Kind
 from tenantry.searching import Search
@@ -202,6 +203,24 @@ class DatabaseAdapter(Database, Protocol):
 
     async def close(self) -> None:
         """Release everything. Safe to call twice."""
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """A database that counts each tenant's rows as they are written, by whoever, and holds them to the limits.
+
+    The limits are those of the tenant's row in the directory over those of its plan; a write that would exceed one
+    raises :class:`~tenantry.errors.QuotaExceeded`, and nothing of it is kept.
+    """
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the tenant has in each collection, by the counters."""
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves and mend the counters. Return by how much each was wrong."""
+
+    async def prepare_counting(self) -> list[str]:
+        """Begin to count, if that can be done now. Return the collections whose rows nobody counts even so."""
 
 
 @runtime_checkable

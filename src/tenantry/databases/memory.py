@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
@@ -25,6 +27,8 @@ from tenantry.errors import (
 )
 from tenantry.evaluation import holds
 from tenantry.grouping import grouped
+from tenantry.plans import PLANS
+from tenantry.plans.quotas import Count, amounts, check_growth, stored_limits
 from tenantry.ports import Capability, Delete, Executor, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
@@ -33,6 +37,7 @@ from tenantry.types import Record
 from tenantry.words import ranks
 
 Rows = dict[Any, Record]
+TENANTS = "tenantry_tenants"
 # (collection, tenant) -> id -> record; rows that belong to no tenant are kept under None
 Tables = dict[tuple[str, str | None], Rows]
 
@@ -161,10 +166,49 @@ class MemoryAdapter:
     def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         before = _copy(self._tables)
         try:
-            return [[_clone(row) for row in self._write(context, write)] for write in writes]
+            return [self._limited(context, write) for write in writes]
         except BaseException:
             self._tables = before
             raise
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what there is; nothing is counted beforehand."""
+        return self._counts(tenant_id)
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """There is no counter that could be wrong."""
+        return []
+
+    async def prepare_counting(self) -> list[str]:
+        """There is nothing that is not counted."""
+        return []
+
+    def _counts(self, tenant_id: str) -> list[Count]:
+        return [
+            Count(name, len(rows), sum(map(_size, rows.values())))
+            for (name, tenant), rows in self._tables.items()
+            if tenant == tenant_id and not name.startswith("tenantry_")
+        ]
+
+    def _limited(self, context: Context, write: Write) -> list[Record]:
+        """Do one write, unless it makes the tenant exceed what it may use."""
+        row = self._tables.get((TENANTS, None), {}).get(context.tenant_id)
+        limits = {} if row is None or isinstance(context, SystemContext) else self._limits(row)
+        if row is None or not limits:
+            return [_clone(row) for row in self._write(context, write)]
+        tenant = str(context.tenant_id)
+        before = amounts(self._counts(tenant))
+        records = [_clone(row) for row in self._write(context, write)]
+        check_growth(before, amounts(self._counts(tenant)), limits, tenant_id=tenant, plan=row["plan"])
+        return records
+
+    def _limits(self, row: Record) -> Record:
+        plans = self._tables.get((PLANS.name, None), {})
+        return stored_limits(
+            row["plan"], {name: plan["quotas"] for name, plan in plans.items()}, row["quotas"]
+        )
 
     def _visible(self, context: Context, collection: Collection) -> list[Record]:
         """Return the rows that the context may read, themselves."""
@@ -335,6 +379,10 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _size(record: Record) -> int:
+    return len(msgspec.json.encode(record, enc_hook=str))
 
 
 def _cascades(field: Field) -> bool:

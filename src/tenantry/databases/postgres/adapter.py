@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import sqlalchemy as sa
 
 from tenantry import _values
 from tenantry.aggregation import Aggregation
@@ -17,7 +18,7 @@ from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.postgres import indexes, policies, seal
+from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.dialect import PostgresDialect
@@ -40,6 +41,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.plans.quotas import Count
 from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Purge, Write
 from tenantry.query import Query
 from tenantry.resilience.retry import Retry
@@ -91,6 +93,7 @@ class PostgresAdapter:
         keys = _required(config, "seal_key")
         control_url = _required(config, "control_url")
         self._timeout = config.timeout
+        self._creates = config.schema_mode == "create"
         self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
         timeouts: dict[str, Any] = {
             "acquire_timeout": config.acquire_timeout,
@@ -206,6 +209,53 @@ class PostgresAdapter:
             await attest(self._app, self._compiler)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            if await counting.uncounted(self._control, tables):
+                return await counting.true_counts(self._control, tenant_id, tables)
+            return await counting.counted(self._control, tenant_id)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            return await counting.recount(self._control, tenant_id, tables)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def prepare_counting(self) -> list[str]:
+        """Return the tables whose triggers do not count, after ``schema="create"`` has made them."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            uncounted = await counting.uncounted(self._control, tables)
+            if uncounted and self._creates and self._owner_url is not None:
+                await self._begin_counting(self._owner_url, uncounted)
+                uncounted = await counting.uncounted(self._control, tables)
+            return uncounted
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _begin_counting(self, owner_url: str, tables: Sequence[str]) -> None:
+        owner = TenantPool(owner_url, max_size=1)
+        await owner.open()
+        try:
+            async with owner.statement(None) as connection:
+                await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
+                for table in await counting.uncounted(self._control, tables):
+                    await counting.begin_counting(connection, table)
+                await connection.execute("SELECT pg_advisory_unlock($1)", SCHEMA_LOCK)
+        finally:
+            await owner.close()
+
+    def _is_counted(self, table: sa.Table) -> bool:
+        return table.schema is None and self._compiler.tables.collection_of(table).scope == "tenant"
 
     # -- the executor
 
@@ -468,6 +518,8 @@ class PostgresAdapter:
             return InvalidRecord(
                 "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
             )
+        if getattr(error, "sqlstate", None) == counting.SQLSTATE_QUOTA:
+            return counting.quota_exceeded(getattr(error, "detail", None))
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
-from tenantry.context import Context, TenantContext
+from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.sqlite import indexes
+from tenantry.databases.sqlite import counting, indexes
 from tenantry.databases.sqlite.connection import (
     CREATE_FENCES,
     FENCES_TABLE,
@@ -44,6 +44,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.plans.quotas import Count
 from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Write
 from tenantry.query import Query
 from tenantry.resilience.fairness import FairGate
@@ -91,6 +92,7 @@ class SQLiteAdapter:
         self._turn = FairGate(1)
         self._reading = FairGate(config.readers)
         self._closed = False
+        self._counting = False  # whether the file has the triggers
 
     # -- life
 
@@ -154,6 +156,7 @@ class SQLiteAdapter:
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         existing = await self._write(_existing)
+        self._counting = await self._write(lambda c: counting.counts_already(c, self._counted_tables()))
         missing = [] if (None, FENCES_TABLE) in existing else [f"table {FENCES_TABLE} is missing"]
         return [*missing, *self._compiler.tables.differences(existing)]
 
@@ -186,6 +189,43 @@ class SQLiteAdapter:
 
         await self._write(lambda c: rolled_back(c, lambda: attempt(c)))
         await self._read(attempt)
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        if self._counting:
+            return await self._read(lambda c: counting.counted(c, tenant_id))
+        return await self._read(lambda c: counting.true_counts(c, self._counted_tables(), tenant_id))
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        if not self._counting:
+            return []
+
+        def work(connection: Connection) -> list[Count]:
+            return counting.recount(connection, self._counted_tables(), tenant_id)
+
+        async with self._my_turn(None):
+            return await self._write(lambda c: in_transaction(c, lambda: work(c)))
+
+    async def prepare_counting(self) -> list[str]:
+        """Make the triggers that are missing."""
+        if not self._counting:
+            async with self._my_turn(None):
+                await self._write(
+                    lambda c: in_transaction(c, lambda: counting.begin_counting(c, self._counted_tables()))
+                )
+            self._counting = True
+        return []
+
+    def _counted_tables(self) -> list[sa.Table]:
+        tables = self._compiler.tables
+        return [
+            table
+            for name, table in tables.items()
+            if tables.collection_of(table).scope == "tenant" and not name.startswith("tenantry_")
+        ]
 
     # -- the executor
 
@@ -308,12 +348,12 @@ class SQLiteAdapter:
     async def create_index(self, index: Index, progress: Progress) -> bool:
         """Make an index. Other writers of the file wait until it is made."""
         progress(f"making {index.name}", None)
-        async with self._my_turn():
+        async with self._my_turn(None):
             return await self._write(lambda connection: indexes.create(connection, index))
 
     async def drop_index(self, index: Index) -> None:
         """Drop an index."""
-        async with self._my_turn():
+        async with self._my_turn(None):
             await self._write(lambda connection: indexes.drop(connection, index))
 
     # -- threads
@@ -338,7 +378,13 @@ class SQLiteAdapter:
     def _perform(
         self, connection: Connection, context: Context, writes: Sequence[Write]
     ) -> list[list[Record]]:
-        return [self._drive(connection, context, write) for write in writes]
+        if not self._counting or isinstance(context, SystemContext):
+            return [self._drive(connection, context, write) for write in writes]
+        tenant = context.tenant_id
+        return [
+            counting.limited(connection, tenant, partial(self._drive, connection, context, write))
+            for write in writes
+        ]
 
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)
