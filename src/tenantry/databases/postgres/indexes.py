@@ -143,45 +143,42 @@ async def create(owner_url: str, index: Index, progress: Progress) -> bool:
     """Make an index as the owner. Return whether it had to be made."""
     async with _turn(owner_url, progress) as connection:
         for attempt in range(1, _ATTEMPTS + 1):
-            valid = await connection.fetchval(_STATE, table_name("public", index.name))
-            if valid:
-                return False
-            if valid is not None:
-                # What a run that was killed, or gave up, has left: it is kept up to date and serves nobody.
-                progress(f"dropping what is left of {index.name}", None)
-                await _patiently(connection, drop_statement(index), attempt)
             try:
-                async with _watched(owner_url, connection, index, progress):
-                    await connection.execute(create_statement(index))
+                return await _create(owner_url, connection, index, progress)
             except asyncpg.LockNotAvailableError as error:
-                _check_attempt(index, attempt, error)
-                continue
-            return True
+                if attempt == _ATTEMPTS:
+                    raise _held(index) from error
+                progress(f"waiting for a transaction that holds on to {index.table}", None)
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def _create(owner_url: str, connection: Any, index: Index, progress: Progress) -> bool:
+    valid = await connection.fetchval(_STATE, table_name("public", index.name))
+    if valid:
+        return False
+    if valid is not None:
+        # What a run that was killed, or gave up, has left: it is kept up to date and serves nobody.
+        progress(f"dropping what is left of {index.name}", None)
+        await connection.execute(drop_statement(index))
+    async with _watched(owner_url, connection, index, progress):
+        await connection.execute(create_statement(index))
+    return True
 
 
 async def drop(owner_url: str, index: Index) -> None:
     """Drop an index as the owner."""
     async with _turn(owner_url, lambda *_: None) as connection:
-        await _patiently(connection, drop_statement(index), 1)
+        try:
+            await connection.execute(drop_statement(index))
+        except asyncpg.LockNotAvailableError as error:
+            raise _held(index) from error
 
 
-async def _patiently(connection: Any, statement: str, attempt: int) -> None:
-    try:
-        await connection.execute(statement)
-    except asyncpg.LockNotAvailableError as error:
-        raise OperationTimeout(
-            "Somebody held on to the index for too long.",
-            fix=f"Look for long transactions ({attempt}), and run it again.",
-        ) from error
-
-
-def _check_attempt(index: Index, attempt: int, error: Exception) -> None:
-    if attempt == _ATTEMPTS:
-        raise OperationTimeout(
-            f"A transaction has held on to {index.table!r} for too long, so that {index.name} could not be made.",
-            fix="Look for it in pg_stat_activity, by xact_start; then run it again.",
-        ) from error
+def _held(index: Index) -> OperationTimeout:
+    return OperationTimeout(
+        f"A transaction has held on to {index.table!r} for too long, so that nothing became of {index.name}.",
+        fix="Look for it in pg_stat_activity, by xact_start; then run this again.",
+    )
 
 
 @asynccontextmanager
@@ -199,6 +196,8 @@ async def _turn(owner_url: str, progress: Progress) -> AsyncIterator[Any]:
             await asyncio.sleep(_PAUSE)
         await connection.execute(f"SET lock_timeout = {round(_LOCK_SECONDS * 1000)}")
         yield connection
+    except TenantryError:
+        raise  # one of them is an OSError too
     except asyncpg.InsufficientPrivilegeError as error:
         raise UnsafeRole(
             f"{describe(owner_url)} does not own the table: {error}.",
