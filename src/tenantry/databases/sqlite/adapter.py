@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, TenantContext
+from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.sqlite.connection import (
@@ -136,12 +137,19 @@ class SQLiteAdapter:
 
     async def create_schema(self) -> None:
         """Create the tables that do not exist yet."""
-        tables = [text for _, statements in self._compiler.tables.ddl() for text in statements]
-        script = [CREATE_FENCES, *tables]
+        tables = self._compiler.tables
+        script = [CREATE_FENCES, *(text for _, statements in tables.ddl() for text in statements)]
+
+        def make(connection: Connection, old: Existing) -> None:
+            connection.script(script)
+            for name, index in tables.indexes.items():
+                if (None, index.name) not in old and (None, tables[name].name) in old:
+                    connection.index(WordsOfRows(tables[name], index), self._compiler.dialect.engine)
 
         def create(connection: Connection) -> None:
+            old = _existing(connection)
             with connection.trusted():
-                in_transaction(connection, lambda: connection.script(script))
+                in_transaction(connection, lambda: make(connection, old))
 
         await self._write(create)
 
