@@ -14,6 +14,7 @@ from benchmarks.harness import Effort, Report
 BENCHMARKS = {
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",
+    "search": "benchmarks.search",
     "tenants": "benchmarks.tenants",
 }
 

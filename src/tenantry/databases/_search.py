@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from tenantry.databases._dialect import SQLDialect
 from tenantry.databases._tables import TERM, Tables, rank_column
-from tenantry.schema import Collection, Field
+from tenantry.schema import TENANT, Collection, Field
 from tenantry.searching import BEGINNING, EXACT, SCORE, SIMILAR, Search, Term, searchable_fields
 from tenantry.words import LAST, MAX_VOCABULARY, ranks
 
@@ -149,7 +149,7 @@ class SearchCompiler:
 
     def _counted(self, search: Search, index: Any) -> ColumnElement[int]:
         parts: list[ColumnElement[int]] = [
-            index.c[rank_column(field)] * _number(field.weight) for field in search.fields
+            index.c[rank_column(field.name)] * _number(field.weight) for field in search.fields
         ]
         return functools.reduce(operator.add, parts)
 
@@ -171,6 +171,28 @@ def word_rows(collection: Collection, record: Any) -> list[tuple[Any, ...]]:
     """Return the words of a row, each with how much it counts in each searchable field."""
     texts = [record[field.name] for field in searchable_fields(collection)]
     return [(word, *counted) for word, counted in ranks(texts).items()]
+
+
+class WordsOfRows:
+    """Makes the words of rows that were there before them: statements without a tenant, for the owner.
+
+    Args:
+        table: The table of the rows; of its columns those that the other one needs.
+        index: The table of their words.
+    """
+
+    def __init__(self, table: sa.Table, index: sa.Table) -> None:
+        self._keys = [column.name for column in index.c if column.name in (TENANT.name, "id")]
+        counted = [column.name for column in index.c if column.name not in (*self._keys, TERM.name)]
+        self.names = [*self._keys, TERM.name, *counted]
+        fields = [name.removeprefix(rank_column("")) for name in counted]
+        self.rows = sa.select(*(table.c[name] for name in (*self._keys, *fields)))
+        self.insert = sa.insert(index).values({name: sa.bindparam(name) for name in self.names})
+
+    def of(self, row: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return the words of one of ``rows``, each as the values of ``names``."""
+        keys = len(self._keys)
+        return [(*row[:keys], word, *numbers) for word, numbers in ranks(row[keys:]).items()]
 
 
 def concerns(collection: Collection, names: Sequence[str]) -> bool:

@@ -92,7 +92,7 @@ class Tables(Mapping[str, sa.Table]):
             *keys,
             sa.Column("term", self._dialect.column_type(TERM), nullable=False),
             *(
-                sa.Column(rank_column(field), sa.Integer(), nullable=False, server_default=sa.text("0"))
+                sa.Column(rank_column(field.name), sa.Integer(), nullable=False, server_default=sa.text("0"))
                 for field in fields
             ),
             sa.PrimaryKeyConstraint(*first, "term", "id", name=f"{name}_pkey"),
@@ -233,9 +233,9 @@ def word_table(table: str) -> str:
     return f"{table}_search"
 
 
-def rank_column(field: Field) -> str:
+def rank_column(field: str) -> str:
     """Return the column of a table of words that says how much a word counts in a field."""
-    return f"rank_{field.name}"
+    return f"rank_{field}"
 
 
 def _plain(type_name: str) -> str:

@@ -21,6 +21,7 @@ from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
+from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
@@ -153,14 +154,8 @@ class PostgresAdapter:
             async with owner.transaction(None) as connection:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
                 existing = await _existing(connection)
-                roles = await self._roles()
-                for expected, (table, statements) in zip(
-                    expected_tables(self._compiler.tables), self._compiler.tables.ddl(), strict=True
-                ):
-                    if (table.schema, table.name) in existing:
-                        continue
-                    for text in [*statements, *expected.defaults(), *expected.statements(roles)]:
-                        await connection.execute(text)
+                for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
+                    await connection.execute(statement)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
         finally:

@@ -69,7 +69,7 @@ class ExpectedTable(NamedTuple):
         app: What the app role may do with the sealed tenant's rows, for control tables.
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
         versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
-        searchable: The fields whose words are kept.
+        searchable: Whether the words of some of its fields are kept.
         owner: Whether the owner's functions, which count, reach its rows, for control tables.
     """
 
@@ -80,7 +80,7 @@ class ExpectedTable(NamedTuple):
     app: tuple[Privilege, ...] = ()
     adopted: bool = False
     versioned: bool = True
-    searchable: tuple[str, ...] = ()
+    searchable: bool = False
     owner: bool = False
 
     @property
@@ -91,10 +91,13 @@ class ExpectedTable(NamedTuple):
     def statements(self, roles: Roles) -> list[str]:
         """Return what gives the table its policies and rights, anew or for the first time."""
         if self.kind in ("tenant", "shared"):
-            return [*self._policies(roles), *search_trigger(self.schema, self.table, self.searchable)]
+            return [*self._policies(roles), *self._searching()]
         if self.kind == "open":
             return open_table_policies(self.schema, self.table, roles)
         return control_table_policies(self.schema, self.table, roles, app=self.app, owner=self.owner)
+
+    def _searching(self) -> list[str]:
+        return search_trigger(self.schema, self.table, searchable=self.searchable)
 
     def _policies(self, roles: Roles) -> list[str]:
         if self.kind == "shared":
@@ -117,10 +120,10 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     """Return how the table of a collection is meant to be."""
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
-    fields = tuple(field.name for field in searchable_fields(collection))
+    searchable = bool(searchable_fields(collection))
     owner = collection.name in _COUNTED_WITH
     return ExpectedTable(
-        table.schema or "public", table.name, collection.scope, searchable=fields, owner=owner
+        table.schema or "public", table.name, collection.scope, searchable=searchable, owner=owner
     )
 
 

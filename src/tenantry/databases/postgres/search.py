@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tenantry.databases._tables import word_table
-from tenantry.databases.postgres.policies import Roles, quote, quote_literal, table_name
+from tenantry.databases.postgres.policies import Roles, quote, table_name
 from tenantry.words import DROPPED, MAX_WORD, MAX_WORDS, SEPARATORS
 
 SEARCH_TRIGGER: Final = "tenantry_search"
@@ -43,17 +43,16 @@ def search_rights(roles: Roles) -> str:
     return f"GRANT EXECUTE ON FUNCTION {_NAMES} TO {quote(roles.app)}, {quote(roles.raw)}, {quote(roles.control)}"
 
 
-def search_trigger(schema: str | None, table: str, fields: Sequence[str]) -> list[str]:
-    """Return the statements that keep the words of a table's ``fields``; with none, those that stop it."""
+def search_trigger(schema: str | None, table: str, *, searchable: bool) -> list[str]:
+    """Return the statements that keep the words of a table, or stop doing so."""
     name = table_name(schema, table)
     drop = f"DROP TRIGGER IF EXISTS {quote(SEARCH_TRIGGER)} ON {name}"
-    if not fields:
+    if not searchable:
         return [drop]
-    listed = ", ".join(quote_literal(field) for field in fields)
     return [
         drop,
         f"CREATE TRIGGER {quote(SEARCH_TRIGGER)} AFTER INSERT OR UPDATE ON {name} FOR EACH ROW "
-        f"EXECUTE FUNCTION tenantry.index_row({listed})",
+        f"EXECUTE FUNCTION tenantry.index_row()",
     ]
 
 
@@ -109,34 +108,41 @@ SET search_path = pg_catalog, pg_temp AS $function$
   GROUP BY f.place, f.words, w.term
 $function$"""
 
-# What the columns are called is known from the trigger's arguments: one function serves every table.
+# The columns of the table of words say which fields are searchable: what a migration makes of that table holds at once.
 _INDEX_ROW: Final = """CREATE OR REPLACE FUNCTION tenantry.index_row() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
   target text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_search');
-  fresh jsonb := to_jsonb(NEW);
-  stale jsonb;
-  texts text[] := ARRAY(SELECT fresh ->> a.field FROM unnest(TG_ARGV) WITH ORDINALITY a(field, n) ORDER BY a.n);
+  tenant bool;
+  fields text[];
   ranks text;
   counted text;
+  fresh jsonb := to_jsonb(NEW);
+  stale jsonb;
+  texts text[];
 BEGIN
+  SELECT bool_or(a.attname = 'tenant_id'),
+    array_agg(substr(a.attname, 6) ORDER BY a.attnum) FILTER (WHERE a.attname ~ '^rank_')
+  INTO tenant, fields FROM pg_attribute a
+  WHERE a.attrelid = to_regclass(target) AND a.attnum > 0 AND NOT a.attisdropped;
+  IF fields IS NULL THEN
+    RETURN NULL;
+  END IF;
+  texts := ARRAY(SELECT fresh ->> a.field FROM unnest(fields) WITH ORDINALITY a(field, n) ORDER BY a.n);
   IF TG_OP = 'UPDATE' THEN
     stale := to_jsonb(OLD);
-    IF texts = ARRAY(SELECT stale ->> a.field FROM unnest(TG_ARGV) WITH ORDINALITY a(field, n) ORDER BY a.n) THEN
+    IF texts = ARRAY(SELECT stale ->> a.field FROM unnest(fields) WITH ORDINALITY a(field, n) ORDER BY a.n) THEN
       RETURN NULL;
     END IF;
-    IF fresh ? 'tenant_id' THEN
-      EXECUTE format('DELETE FROM %s WHERE tenant_id = ($1).tenant_id AND id = ($1).id', target) USING OLD;
-    ELSE
-      EXECUTE format('DELETE FROM %s WHERE id = ($1).id', target) USING OLD;
-    END IF;
+    EXECUTE format('DELETE FROM %s WHERE %s id = ($1).id', target,
+      CASE WHEN tenant THEN 'tenant_id = ($1).tenant_id AND' ELSE '' END) USING OLD;
   END IF;
   SELECT string_agg(format('%I', 'rank_' || a.field), ', ' ORDER BY a.n),
     string_agg(format('COALESCE(max(r.rank) FILTER (WHERE r.place = %s), 0)', a.n), ', ' ORDER BY a.n)
-  INTO ranks, counted FROM unnest(TG_ARGV) WITH ORDINALITY a(field, n);
+  INTO ranks, counted FROM unnest(fields) WITH ORDINALITY a(field, n);
   EXECUTE format(
     'INSERT INTO %s (%s id, term, %s) SELECT %s ($1).id, r.term, %s FROM tenantry.ranks($2) r GROUP BY r.term',
-    target, CASE WHEN fresh ? 'tenant_id' THEN 'tenant_id,' ELSE '' END, ranks,
-    CASE WHEN fresh ? 'tenant_id' THEN '($1).tenant_id,' ELSE '' END, counted) USING NEW, texts;
+    target, CASE WHEN tenant THEN 'tenant_id,' ELSE '' END, ranks,
+    CASE WHEN tenant THEN '($1).tenant_id,' ELSE '' END, counted) USING NEW, texts;
   RETURN NULL;
 END $function$"""

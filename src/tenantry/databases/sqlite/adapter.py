@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.sqlite import counting, indexes
@@ -144,12 +145,19 @@ class SQLiteAdapter:
 
     async def create_schema(self) -> None:
         """Create the tables that do not exist yet."""
-        tables = [text for _, statements in self._compiler.tables.ddl() for text in statements]
-        script = [CREATE_FENCES, *tables]
+        tables = self._compiler.tables
+        script = [CREATE_FENCES, *(text for _, statements in tables.ddl() for text in statements)]
+
+        def make(connection: Connection, old: Existing) -> None:
+            connection.script(script)
+            for name, index in tables.indexes.items():
+                if (None, index.name) not in old and (None, tables[name].name) in old:
+                    connection.index(WordsOfRows(tables[name], index), self._compiler.dialect.engine)
 
         def create(connection: Connection) -> None:
+            old = _existing(connection)
             with connection.trusted():
-                in_transaction(connection, lambda: connection.script(script))
+                in_transaction(connection, lambda: make(connection, old))
 
         await self._write(create)
 

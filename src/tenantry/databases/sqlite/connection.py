@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from sqlalchemy.engine.interfaces import Dialect
 
 from tenantry import _values, words
 from tenantry.context import Context, SystemContext
+from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases.sqlite.dialect import Mean, Total, begin_of, first_day_of
 from tenantry.errors import TenantDeleted
@@ -197,6 +199,12 @@ class Connection:
         """Run the adapter's own statements."""
         for text in statements:
             self.raw.execute(text)
+
+    def index(self, words: WordsOfRows, engine: Dialect) -> None:
+        """Make the words of rows that were there before them."""
+        insert = str(words.insert.compile(dialect=engine))
+        for row in self.raw.execute(str(words.rows.compile(dialect=engine))).fetchall():
+            self.raw.executemany(insert, words.of(row))
 
     def control(self, text: str) -> None:
         """Begin, commit or roll back."""
