@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, Any] = {
     "key": "k",
     "reason": "expired",
     "differences": ["table books is missing"],
+    "nothing_written": True,
 }
 
 
