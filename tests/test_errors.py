@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, Any] = {
     "differences": ["table books is missing"],
     "action": "update",
     "roles": ["viewer"],
+    "nothing_written": True,
 }
 
 
