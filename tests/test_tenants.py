@@ -70,6 +70,9 @@ class Directory:
     async def count(self, context: Context, query: Query) -> int:
         raise NotImplementedError
 
+    async def execute_each(self, context: Context, units: Any) -> Any:
+        raise NotImplementedError
+
     async def execute(self, context: Context, writes: Any) -> Any:
         raise NotImplementedError
 

@@ -17,12 +17,14 @@ from tenantry.schema import (
 )
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
-from tenantry.types import Page, Record, TenantId
+from tenantry.types import BulkOutcome, BulkResult, Page, Record, TenantId
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PII",
+    "BulkOutcome",
+    "BulkResult",
     "Encrypted",
     "Indexed",
     "KeyedModel",

@@ -23,7 +23,18 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.evaluation import holds
-from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Delete,
+    Executor,
+    Insert,
+    Outcome,
+    Purge,
+    Update,
+    Upsert,
+    Write,
+)
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.types import Record
@@ -106,6 +117,12 @@ class MemoryAdapter:
             self._check_fence(context)
             return self._unit(context, writes)
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+        async with self._turn:
+            self._check_fence(context)
+            return self._each(context, units)
+
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """One unit of work on a copy, which becomes the database when it ends well."""
@@ -133,6 +150,23 @@ class MemoryAdapter:
         except BaseException:
             self._tables = before
             raise
+
+    def _each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        before = _copy(self._tables)
+        try:
+            return [self._one(context, unit) for unit in units]
+        except BaseException:
+            self._tables = before
+            raise
+
+    def _one(self, context: Context, unit: Sequence[Write]) -> Outcome:
+        try:
+            if len(unit) == 1 and isinstance(unit[0], Insert | Update | Upsert):
+                # It changes one row at its very end, so that nothing has to be put back.
+                return [_clone(row) for row in self._write(context, unit[0])]
+            return self._unit(context, unit)[0]
+        except REFUSALS as error:
+            return error
 
     def _visible(self, context: Context, collection: Collection) -> list[Record]:
         """Return the rows that the context may read, themselves."""
@@ -287,6 +321,10 @@ class _Transaction:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return self._adapter._unit(context, writes)
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return self._adapter._each(context, units)
 
     def _check(self, context: Context) -> None:
         if self.over:

@@ -14,16 +14,18 @@ import asyncpg
 from tenantry import _values
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
-from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._sql import Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
+from tenantry.databases.postgres.bulk import Each
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
+from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -38,7 +40,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Purge, Write
+from tenantry.ports import Capability, Executor, Outcome, Purge, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
 from tenantry.types import Record
@@ -113,7 +115,7 @@ class PostgresAdapter:
         async with self._control.statement(None) as connection:
             version = connection.get_server_version()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
-        self._compiler = Compiler(PostgresDialect(collation), collections)
+        self._compiler = BulkCompiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
@@ -233,6 +235,20 @@ class PostgresAdapter:
                 return await self._perform(connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.transaction(tenant) as connection:
+                return await self._each(connection, context, units)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _each(
+        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -389,6 +405,14 @@ class _Transaction:
         try:
             async with self._turn:
                 return await self._adapter._perform(self._connection, context, writes)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._each(self._connection, context, units)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 

@@ -40,7 +40,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Write
+from tenantry.ports import REFUSALS, Capability, Executor, Insert, Outcome, Write
 from tenantry.query import Query
 from tenantry.schema import Collection
 from tenantry.types import Record
@@ -205,6 +205,16 @@ class SQLiteAdapter:
         async with self._my_turn():
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+
+        def work(connection: Connection) -> list[Outcome]:
+            connection.check_fence(context)
+            return self._each(connection, context, units)
+
+        async with self._my_turn():
+            return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
+
     @asynccontextmanager
     async def transaction(self, context: Context) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
@@ -261,6 +271,26 @@ class SQLiteAdapter:
         self, connection: Connection, context: Context, writes: Sequence[Write]
     ) -> list[list[Record]]:
         return [self._drive(connection, context, write) for write in writes]
+
+    def _each(
+        self, connection: Connection, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        records = [unit[0].records[0] for unit in units if len(unit) == 1 and isinstance(unit[0], Insert)]
+        if len(records) == len(units) > 1:
+            together = [Insert(units[0][0].collection, records)]
+            if isinstance(self._one(connection, context, together), list):
+                return [[record] for record in records]
+        return [self._one(connection, context, unit) for unit in units]
+
+    def _one(self, connection: Connection, context: Context, unit: Sequence[Write]) -> Outcome:
+        connection.control("SAVEPOINT unit")
+        try:
+            outcome: Outcome = self._perform(connection, context, unit)[0]
+        except REFUSALS as error:
+            connection.control("ROLLBACK TO unit")
+            outcome = error
+        connection.control("RELEASE unit")
+        return outcome
 
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)
@@ -331,6 +361,10 @@ class _Transaction:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return await self._adapter._write(lambda c: self._adapter._each(c, context, units))
 
     def _check(self, context: Context) -> None:
         if self.over:
