@@ -38,6 +38,7 @@
     │   ├── Conflict                carries the current version
     │   ├── UniqueViolation
     │   ├── ReferenceViolation
+    │   ├── BulkFailed              some items of a bulk call were refused; carries their errors
     │   ├── IdempotencyConflict
     │   ├── TransactionFailed
     │   ├── AdoptionError           an existing schema cannot be adopted as it stands
@@ -62,7 +63,14 @@ class TenantryError(Exception):
     Args:
         message: What happened.
         fix: What to do about it, shown behind the message.
+
+    Attributes:
+        index: In a bulk call, the position of the item that it is about; 0 is the first.
+        partial: Where a bulk call broke off, the ``BulkResult`` of the batches before.
     """
+
+    index: int | None = None
+    partial: Sequence[Any] | None = None
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message)
@@ -70,7 +78,8 @@ class TenantryError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.message} {self.fix}" if self.fix else self.message
+        said = f"{self.message} {self.fix}" if self.fix else self.message
+        return said if self.index is None else f"Item {self.index}: {said}"
 
     def __reduce__(self) -> tuple[Callable[..., TenantryError], tuple[Any, ...]]:
         # The constructors take keywords, of which pickle and copy know nothing.
@@ -401,6 +410,20 @@ class ReferenceViolation(DataError):
         )
         self.collection = collection
         self.field = field
+
+
+class BulkFailed(DataError):
+    """Some items of a bulk call were refused; the others took place.
+
+    Attributes:
+        errors: The error of each refused item, in order; each carries its ``index``.
+        total: How many items there were.
+    """
+
+    def __init__(self, errors: Sequence[TenantryError], total: int) -> None:
+        super().__init__(f"{len(errors)} of {total} items were refused. The first: {errors[0]}")
+        self.errors = tuple(errors)
+        self.total = total
 
 
 class IdempotencyConflict(DataError):

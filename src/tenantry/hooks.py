@@ -68,6 +68,11 @@ class Hooks:
         """Add a hook that sees each operation when it is over. It must not block."""
         self._after.append(hook)
 
+    @property
+    def has_within(self) -> bool:
+        """Whether there is any within hook, so that an operation has to be described to it."""
+        return bool(self._within)
+
     def within(self, operation: Operation) -> list[Write]:
         """Return the writes that the within hooks add."""
         return [write for hook in self._within for write in hook(operation)]

@@ -21,6 +21,7 @@ import msgspec
 
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
+from tenantry.errors import AccessDenied, DataError, InvalidRecord, QuotaExceeded, TenantryError
 from tenantry.plans.quotas import Count
 from tenantry.query import EVERYTHING, Filter, Query
 from tenantry.schema import Collection, Kind
@@ -110,6 +111,10 @@ class Purge(msgspec.Struct, frozen=True):
 
 
 Write = Insert | Update | Upsert | Delete | Purge
+Outcome = list[Record] | TenantryError
+"""What came of one unit of several: what its first write yields, or why it was refused."""
+REFUSALS = (AccessDenied, DataError, InvalidRecord, QuotaExceeded)
+"""The errors that are about one unit; any other is about all of them."""
 
 
 class Executor(Protocol):
@@ -139,6 +144,16 @@ class Executor(Protocol):
         Raises:
             NotFound, Conflict, UniqueViolation, ReferenceViolation: And nothing was written.
             Unavailable: It is not known whether the writes took place.
+        """
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units in their order, in one transaction: one that is refused leaves nothing, the others take place.
+
+        What comes of a unit is what would come of it if each ran by itself, one after the other. The first writes of
+        the units are of one kind and to one collection, and an :class:`Insert` among them has one record.
+
+        Raises:
+            TenantryError: Not about one unit, such as ``Unavailable``; no unit took place, so far as is known.
         """
 
 

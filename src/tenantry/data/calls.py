@@ -11,6 +11,7 @@ from tenantry.context import Context, SystemContext, TenantContext, check_ambien
 from tenantry.data.records import (
     touched,
     trusted,
+    validated,
 )
 from tenantry.data.runtime import Runtime
 from tenantry.data.units import Unit, check_no_unit
@@ -234,8 +235,4 @@ class Calls:
             found, _ = self._runtime.collection(type(target))
             return found, True, target
         found, typed = self._runtime.collection(target)
-        if not isinstance(record, Mapping):
-            raise InvalidRecord(f"expected a mapping, got {type(record).__name__}.", field="record")
-        if "tenant_id" in record:
-            raise InvalidRecord("the tenant comes from the context, never from a record.", field="tenant_id")
-        return found, typed, found.validate(record)
+        return found, typed, validated(found, record)

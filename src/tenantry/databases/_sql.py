@@ -417,8 +417,12 @@ class Compiler:
         return Step(statement, statement.pick((_tenant_of(context), *values, *within)))
 
     def _upsert_statement(self, collection: Collection, write: Upsert) -> Any:
+        insert = self.dialect.insert(self.tables[collection.name]).values(self._values_of(collection))
+        return self._on_conflict(insert, collection, write)
+
+    def _on_conflict(self, insert: Any, collection: Collection, write: Upsert) -> Any:
+        """Return the insert with what it does where a row with the same ``on`` is there."""
         table = self.tables[collection.name]
-        insert = self.dialect.insert(table).values(self._values_of(collection))
         target = [table.c[name] for name in write.on]
         if collection.scope == "tenant":
             target.insert(0, table.c.tenant_id)

@@ -29,7 +29,19 @@ from tenantry.evaluation import holds
 from tenantry.grouping import grouped
 from tenantry.plans import PLANS
 from tenantry.plans.quotas import Count, amounts, check_growth, stored_limits
-from tenantry.ports import Capability, Delete, Executor, Insert, Isolation, Purge, Update, Upsert, Write
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Delete,
+    Executor,
+    Insert,
+    Isolation,
+    Outcome,
+    Purge,
+    Update,
+    Upsert,
+    Write,
+)
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.searching import SCORE, Search, searchable_fields
@@ -141,6 +153,12 @@ class MemoryAdapter:
             self._check_fence(context)
             return self._unit(context, writes)
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+        async with self._turn:
+            self._check_fence(context)
+            return self._each(context, units)
+
     @asynccontextmanager
     async def transaction(
         self, context: Context, isolation: Isolation | None = None
@@ -194,21 +212,41 @@ class MemoryAdapter:
 
     def _limited(self, context: Context, write: Write) -> list[Record]:
         """Do one write, unless it makes the tenant exceed what it may use."""
-        row = self._tables.get((TENANTS, None), {}).get(context.tenant_id)
-        limits = {} if row is None or isinstance(context, SystemContext) else self._limits(row)
-        if row is None or not limits:
+        plan, limits = self._limits(context)
+        if not limits:
             return [_clone(row) for row in self._write(context, write)]
         tenant = str(context.tenant_id)
         before = amounts(self._counts(tenant))
         records = [_clone(row) for row in self._write(context, write)]
-        check_growth(before, amounts(self._counts(tenant)), limits, tenant_id=tenant, plan=row["plan"])
+        check_growth(before, amounts(self._counts(tenant)), limits, tenant_id=tenant, plan=plan)
         return records
 
-    def _limits(self, row: Record) -> Record:
+    def _limits(self, context: Context) -> tuple[str | None, Record]:
+        """Return the plan of the tenant, and what it may use of what."""
+        row = self._tables.get((TENANTS, None), {}).get(context.tenant_id)
+        if row is None or isinstance(context, SystemContext):
+            return None, {}
         plans = self._tables.get((PLANS.name, None), {})
-        return stored_limits(
-            row["plan"], {name: plan["quotas"] for name, plan in plans.items()}, row["quotas"]
-        )
+        quotas = {name: plan["quotas"] for name, plan in plans.items()}
+        return row["plan"], stored_limits(row["plan"], quotas, row["quotas"])
+
+    def _each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        before = _copy(self._tables)
+        try:
+            return [self._one(context, unit) for unit in units]
+        except BaseException:
+            self._tables = before
+            raise
+
+    def _one(self, context: Context, unit: Sequence[Write]) -> Outcome:
+        try:
+            single = len(unit) == 1 and isinstance(unit[0], Insert | Update | Upsert)
+            if single and not self._limits(context)[1]:
+                # It changes one row at its very end, so that nothing has to be put back.
+                return [_clone(row) for row in self._write(context, unit[0])]
+            return self._unit(context, unit)[0]
+        except REFUSALS as error:
+            return error
 
     def _visible(self, context: Context, collection: Collection) -> list[Record]:
         """Return the rows that the context may read, themselves."""
@@ -373,6 +411,10 @@ class _Transaction:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return self._adapter._unit(context, writes)
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return self._adapter._each(context, units)
 
     def _check(self, context: Context) -> None:
         if self.over:

@@ -16,17 +16,19 @@ from tenantry import _values
 from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
-from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._sql import Step
 from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
+from tenantry.databases.postgres.bulk import Each
 from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
+from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -43,7 +45,18 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.plans.quotas import Count
-from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Purge, Write
+from tenantry.ports import (
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Purge,
+    Write,
+)
 from tenantry.query import Query
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection
@@ -127,7 +140,7 @@ class PostgresAdapter:
         async with self._control.statement(None) as connection:
             version = connection.get_server_version()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
-        self._compiler = Compiler(PostgresDialect(collation), collections)
+        self._compiler = BulkCompiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
@@ -325,6 +338,20 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error, nothing_written=unwritten) from error
         return results
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.transaction(tenant) as connection:
+                return await self._each(connection, context, units)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _each(
+        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -571,6 +598,14 @@ class _Transaction:
                 return await self._adapter._perform(self._connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error, nothing_written=True) from error
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._each(self._connection, context, units)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)

@@ -46,7 +46,19 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.plans.quotas import Count
-from tenantry.ports import Capability, Catalog, Executor, Index, Isolation, Plan, Progress, Write
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Insert,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Write,
+)
 from tenantry.query import Query
 from tenantry.resilience.fairness import FairGate
 from tenantry.schema import Collection
@@ -269,6 +281,16 @@ class SQLiteAdapter:
         async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+
+        def work(connection: Connection) -> list[Outcome]:
+            connection.check_fence(context)
+            return self._each(connection, context, units)
+
+        async with self._my_turn(context.tenant_id):
+            return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
+
     @asynccontextmanager
     async def transaction(
         self, context: Context, isolation: Isolation | None = None
@@ -394,6 +416,26 @@ class SQLiteAdapter:
             for write in writes
         ]
 
+    def _each(
+        self, connection: Connection, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        records = [unit[0].records[0] for unit in units if len(unit) == 1 and isinstance(unit[0], Insert)]
+        if len(records) == len(units) > 1:
+            together = [Insert(units[0][0].collection, records)]
+            if isinstance(self._one(connection, context, together), list):
+                return [[record] for record in records]
+        return [self._one(connection, context, unit) for unit in units]
+
+    def _one(self, connection: Connection, context: Context, unit: Sequence[Write]) -> Outcome:
+        connection.control("SAVEPOINT unit")
+        try:
+            outcome: Outcome = self._perform(connection, context, unit)[0]
+        except REFUSALS as error:
+            connection.control("ROLLBACK TO unit")
+            outcome = error
+        connection.control("RELEASE unit")
+        return outcome
+
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)
         try:
@@ -490,6 +532,10 @@ class _Transaction:
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return await self._adapter._write(lambda c: self._adapter._each(c, context, units))
 
     def _check(self, context: Context) -> None:
         if self.over:
