@@ -11,7 +11,13 @@ from rich.console import Console
 
 from benchmarks.harness import Effort, Report
 
-BENCHMARKS = {"aggregate": "benchmarks.aggregate", "isolated-read": "benchmarks.isolated_read"}
+BENCHMARKS = {
+    "aggregate": "benchmarks.aggregate",
+    "insights": "benchmarks.insights",
+    "isolated-read": "benchmarks.isolated_read",
+    "search": "benchmarks.search",
+    "tenants": "benchmarks.tenants",
+}
 
 
 def main() -> int:

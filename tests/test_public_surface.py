@@ -14,6 +14,7 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SystemHandle
 from tenantry.tenants import TenantManager
 
@@ -105,7 +106,26 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.security.access": [
+        "AccessExplanation",
+        "AccessPolicy",
+        "ClaimedRoles",
+        "Role",
+        "RoleSource",
+        "allow",
+        "allow_all",
+        "deny",
+        "hide",
+    ],
+    "tenantry.sync": [
+        "DataManager",
+        "Insights",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -118,9 +138,11 @@ METHODS: dict[type, list[str]] = {
         "capabilities",
         "close",
         "data",
+        "explain_access",
         "get_health",
         "get_metrics",
         "initialize",
+        "insights",
         "job_signer",
         "on",
         "open",
@@ -148,6 +170,7 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
+    Insights: ["apply", "flush", "report"],
     TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
 }
 
@@ -167,7 +190,8 @@ SIGNATURES: dict[Any, str] = {
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",
-    MultiTenantSDK.bind: "(self, connection, tenant)",
+    MultiTenantSDK.bind: "(self, connection, tenant, *, user, claims)",
+    MultiTenantSDK.explain_access: "(self, tenant, action, collection, id, *, user, claims)",
     TenantHandle.session: "(self, **options)",
     MultiTenantSDK.tenant: "(self, id, *, user, claims, request_id)",
     MultiTenantSDK.system: "(self, *, reason, actor, tenant)",

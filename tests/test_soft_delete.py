@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from tenantry import Count, Model, MultiTenantSDK, SoftDelete, Unique
+from tenantry import Count, Model, MultiTenantSDK, Searchable, SoftDelete, Unique
 from tenantry.data import DataManager
 from tenantry.errors import InvalidRecord, NotFound, UniqueViolation
 from tenantry.hooks import Operation
@@ -20,7 +20,7 @@ from tenantry.schema import collection_of
 class Order(SoftDelete, Model):
     __collection__ = "orders"
 
-    number: Annotated[str, Unique]
+    number: Annotated[str, Unique, Searchable]
 
 
 class Plain(Model):
@@ -45,7 +45,7 @@ def acme(sdk: MultiTenantSDK) -> DataManager:
 
 
 async def test_no_read_finds_a_marked_row(acme: DataManager) -> None:
-    live, gone = await acme.bulk_create([Order(number="1"), Order(number="2")])
+    live, gone = (await acme.bulk_create([Order(number="1"), Order(number="2")])).rows
     await acme.delete(gone)
     with pytest.raises(NotFound):
         await acme.get(Order, gone.id)
@@ -53,6 +53,18 @@ async def test_no_read_finds_a_marked_row(acme: DataManager) -> None:
     assert await acme.count(Order) == 1
     assert await acme.aggregate(Order, {"n": Count()}) == [{"n": 1}]
     assert [order async for order in acme.stream(Order)] == [live]
+
+
+async def test_a_search_finds_rows_that_live(acme: DataManager) -> None:
+    order = await acme.create(Order(number="first order"))
+    await acme.delete(order)
+    new = await acme.create(Order(number="second order"))
+    assert [hit.row.id for hit in await acme.search(Order, "order")] == [new.id]
+    await acme.restore(Order, order.id)
+    assert len(await acme.search(Order, "order")) == 2
+    await acme.delete(Order, order.id)
+    await acme.purge_deleted(Order, older_than=dt.timedelta())
+    assert len(await acme.search(Order, "order")) == 1
 
 
 async def test_a_marked_row_is_not_changed(acme: DataManager) -> None:
@@ -78,7 +90,7 @@ async def test_an_upsert_meets_rows_that_live(acme: DataManager) -> None:
 
 
 async def test_only_marked_rows_are_purged(sdk: MultiTenantSDK, acme: DataManager) -> None:
-    restored, old, young = await acme.bulk_create([Order(number=str(number)) for number in range(3)])
+    restored, old, young = (await acme.bulk_create([Order(number=str(number)) for number in range(3)])).rows
     await acme.delete(old)
     before = dt.datetime.now(dt.UTC)
     await acme.delete(young)

@@ -74,6 +74,9 @@ class Directory:
     async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
         raise NotImplementedError
 
+    async def execute_each(self, context: Context, units: Any) -> Any:
+        raise NotImplementedError
+
     async def execute(self, context: Context, writes: Any) -> Any:
         raise NotImplementedError
 

@@ -19,15 +19,18 @@ from tenantry.schema import (
 )
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
-from tenantry.types import Page, Record, TenantId
+from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PII",
     "Avg",
+    "BulkOutcome",
+    "BulkResult",
     "Count",
     "Encrypted",
+    "Hit",
     "Indexed",
     "KeyedModel",
     "Max",

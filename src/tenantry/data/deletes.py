@@ -7,9 +7,9 @@ from typing import Any, overload
 
 from tenantry.context import Context
 from tenantry.data.calls import Calls
-from tenantry.data.records import M, changes_of_instance, checked_version, key_of, now
+from tenantry.data.records import M, changes_of_instance, checked_version, delete_or_mark, key_of, now
 from tenantry.errors import InvalidQuery, ReferenceViolation, Unsupported
-from tenantry.ports import Delete, Discard, Update
+from tenantry.ports import Discard, Update
 from tenantry.query import And, Comparison, Query, Sort, after, parse_limit
 from tenantry.schema import MARK, Collection, KeyedModel
 from tenantry.types import Record
@@ -54,11 +54,8 @@ class Deletes(Calls):
             ReferenceViolation: Another row refers to it, and it is not only marked.
         """
         found, id, version = self._named(target, id, version)
-        key, version = key_of(found, id), checked_version(version)
-        write: Update | Delete = Delete(found, key, version)
-        if found.soft and not permanently:
-            moment = now()
-            write = Update(found, key, {MARK: moment, "updated_at": moment}, version)
+        version = checked_version(version)
+        write = delete_or_mark(found, key_of(found, id), version, permanently=permanently)
         await self._write("delete", found, [write], context)
 
     @overload
@@ -90,7 +87,7 @@ class Deletes(Calls):
         found, id, version = self._named(target, id, version)
         _check_soft(found)
         changes = {MARK: None, "updated_at": now()}
-        write = Update(found, key_of(found, id), changes, checked_version(version), "only")
+        write = Update(found, key_of(found, id), changes, checked_version(version), deleted="only")
         rows = await self._write("restore", found, [write], context)
         return rows[0] if isinstance(target, str) else found.instantiate(rows[0])
 

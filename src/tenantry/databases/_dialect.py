@@ -23,12 +23,14 @@ Encoder = Callable[[Any], Any]
 class SQLDialect(abc.ABC):
     """What differs between SQL databases: types, the form of values, and a few operators.
 
-    ``schema`` is the schema of the SDK's own tables, for databases that have schemas.
+    ``schema`` is the schema of the SDK's own tables, for databases that have schemas. ``indexes_words`` is whether
+    the SDK keeps the tables of words, where no trigger of the database does.
     """
 
     engine: SADialect
     schema: str | None = None
     rows_are_mappings = False
+    indexes_words = True
     json_types: Mapping[type, tuple[str, ...]]
 
     @abc.abstractmethod
@@ -70,6 +72,10 @@ class SQLDialect(abc.ABC):
     @abc.abstractmethod
     def ilike(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
         """The text ``column`` matches the pattern ``value``, whatever the case."""
+
+    @abc.abstractmethod
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column``, with a space around each, hold ``value``; false of null."""
 
     @abc.abstractmethod
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:

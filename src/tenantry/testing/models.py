@@ -65,7 +65,7 @@ class Country(Shared, KeyedModel):
     __collection__ = "countries"
 
     id: str
-    name: str
+    name: Annotated[str, Searchable]
 
 
 class Author(Model):
@@ -126,6 +126,15 @@ class Note(KeyedModel):
     text: str = ""
 
 
+class Article(Model):
+    """Is searched by the words of two fields, of which one counts more."""
+
+    __collection__ = "articles"
+
+    title: Annotated[str, Searchable(weight=3)]
+    body: Annotated[str | None, Searchable] = None
+
+
 class Ticket(SoftDelete, Model):
     """Its rows are marked when they are deleted; its unique values are those of the rows that live."""
 
@@ -133,7 +142,7 @@ class Ticket(SoftDelete, Model):
     __unique__: ClassVar[tuple[tuple[str, ...], ...]] = (("title", "copies"),)
 
     number: Annotated[str | None, Unique] = None
-    title: str = ""
+    title: Annotated[str, Searchable] = ""
     copies: int = 0
     parent_id: Annotated[uuid.UUID | None, Ref("tickets")] = None
 
@@ -172,6 +181,7 @@ MODELS: tuple[type[KeyedModel], ...] = (
     Mention,
     Folder,
     Note,
+    Article,
     Ticket,
     Reply,
     Clause,

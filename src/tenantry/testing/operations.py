@@ -225,7 +225,21 @@ def _create(dice: Dice, collection: str) -> Op:
 
 
 def _bulk(dice: Dice, collection: str) -> Op:
-    return Op("bulk_create", (collection, [_record(dice, collection) for _ in range(dice.randint(0, 3))]))
+    """Many items, of which few meet each other in one batch and more in all."""
+    verb = dice.choice(["bulk_create", "bulk_create", "bulk_upsert", "bulk_update", "bulk_delete"])
+    number = range(dice.randint(0, 5))
+    items: list[Any] = [_record(dice, collection) for _ in number]
+    options: dict[str, Any] = {"batch_size": dice.choice([1, 2, 3, 100]), "atomic": dice.random() < 0.3}
+    if verb == "bulk_upsert":
+        options["on"] = dice.choice(_KEYS.get(collection, [["id"]]))
+    if verb == "bulk_update":
+        versions = [(), (), (1,), (2,)]
+        items = [(item.pop("id"), item, *dice.choice(versions)) for item in items]
+    if verb == "bulk_delete":
+        items = [item["id"] for item in items]
+    elif verb != "bulk_update" and dice.random() < 0.3:
+        return Op(verb, ([MODELS[collection](**item) for item in items],), options)
+    return Op(verb, (dice.choice([collection, MODELS[collection]]), items), options)
 
 
 def _update(dice: Dice, collection: str) -> Op:
@@ -325,7 +339,7 @@ def _aggregate(dice: Dice, collection: str) -> Op:
 # each as often as it stands here
 _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_create] * 4,
-    *[_bulk] * 2,
+    *[_bulk] * 4,
     *[_update] * 3,
     *[_upsert] * 2,
     *[_delete] * 2,

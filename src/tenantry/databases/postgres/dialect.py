@@ -42,6 +42,7 @@ class PostgresDialect(SQLDialect):
 
     schema = "tenantry"
     rows_are_mappings = True
+    indexes_words = False  # a trigger does, so that rows written by a user's own SQL are found as well
     json_types: Mapping[type, tuple[str, ...]] = MappingProxyType(
         {str: ("string",), float: ("number",), bool: ("boolean",)}
     )
@@ -111,6 +112,10 @@ class PostgresDialect(SQLDialect):
     def ilike(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
         """The text ``column`` matches the pattern ``value``."""
         return sa.collate(column, self._unicode_collation).ilike(value)
+
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column`` hold ``value``."""
+        return sa.func.strpos(sa.func.tenantry.line(column), value) > sa.literal_column("0")
 
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
         """The list ``column`` has the element."""

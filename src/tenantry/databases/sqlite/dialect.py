@@ -86,6 +86,10 @@ class SQLiteDialect(SQLDialect):
         """The text ``column`` matches the pattern ``value``."""
         return sa.func.tenantry_ilike(column, value) == sa.literal_column("1")
 
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column`` hold ``value``."""
+        return sa.func.instr(sa.func.tenantry_words(column), value) > sa.literal_column("0")
+
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
         """The list ``column`` has the element."""
         items = sa.func.json_each(column).table_valued("value")

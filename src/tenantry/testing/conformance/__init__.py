@@ -25,6 +25,7 @@ skip says which.
 
 from __future__ import annotations
 
+from tenantry.testing.conformance.access import Access
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.deletes import Deletes
@@ -33,6 +34,7 @@ from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
+from tenantry.testing.conformance.search import Searches
 from tenantry.testing.conformance.streams import Streams
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
@@ -46,12 +48,14 @@ class Conformance(
     Pages,
     Streams,
     Aggregates,
+    Searches,
     Constraints,
     Deletes,
     Transactions,
     Tenants,
     Isolation,
     Ports,
+    Access,
 ):
     """Every property that a database must have, each as a test."""
 

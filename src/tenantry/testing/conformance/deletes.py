@@ -31,7 +31,7 @@ class Deletes(Setting):
     """Marking, restoring and purging rows."""
 
     async def test_no_read_finds_a_marked_row(self, acme: TenantHandle) -> None:
-        live, gone = await acme.data.bulk_create([Ticket(title="live"), Ticket(title="gone")])
+        live, gone = (await acme.data.bulk_create([Ticket(title="live"), Ticket(title="gone")])).rows
         reply = await acme.data.create(Reply(ticket_id=gone.id))
         child = await acme.data.create(Ticket(title="child", parent_id=gone.id))
         await acme.data.delete(gone)
@@ -63,7 +63,7 @@ class Deletes(Setting):
         assert (await data.get(Reply, reply.id)).ticket_id == gone.id
 
     async def test_those_who_ask_find_it(self, acme: TenantHandle) -> None:
-        live, gone = await acme.data.bulk_create([Ticket(title="live"), Ticket(title="gone")])
+        live, gone = (await acme.data.bulk_create([Ticket(title="live"), Ticket(title="gone")])).rows
         await acme.data.delete(Ticket, gone.id)
         data = acme.data
         (marked,) = await data.read(Ticket, deleted="only")
@@ -132,6 +132,39 @@ class Deletes(Setting):
         await data.delete(second := await data.get(Ticket, second.id))
         assert (await data.upsert(Ticket(number="2"), on=["number"])).id != second.id
 
+    async def test_many_at_once(self, acme: TenantHandle) -> None:
+        data = acme.data
+        tickets = (await data.bulk_create([Ticket(number=str(n), title=str(n)) for n in range(6)])).rows
+        gone, live = tickets[:3], tickets[3:]
+        assert (await data.bulk_delete(gone[:2])).ok
+        assert (await data.bulk_delete(Ticket, [gone[2].id])).ok
+        assert [row.version for row in await data.read(Ticket, deleted="only")] == [2, 2, 2]
+        again = await data.bulk_delete(Ticket, [gone[0].id, live[0].id])
+        assert [type(error) for error in again.errors] == [NotFound]
+        changes: list[Any] = [(row.id, {"copies": 7}) for row in (gone[1], live[1], live[2])]
+        changed = await data.bulk_update(Ticket, changes)
+        assert [type(error) for error in changed.errors] == [NotFound]
+        same = [Ticket(number="0", copies=1), Ticket(number="4", copies=2), Ticket(number="5", copies=3)]
+        stored = (await data.bulk_upsert(same, on=["number"])).rows
+        assert [row.id == old.id for row, old in zip(stored, [gone[0], live[1], live[2]], strict=True)] == [
+            False,
+            True,
+            True,
+        ]
+        met = await data.bulk_upsert([Ticket(id=row.id, title="up") for row in (gone[1], live[1], gone[2])])
+        assert [type(error) for error in met.errors] == [UniqueViolation, UniqueViolation]
+        assert met[1].ok
+        assert await data.count(Ticket, {"title": "up"}, deleted="with") == 1
+
+    async def test_a_search_finds_rows_that_live(self, acme: TenantHandle) -> None:
+        lamp, desk = (await acme.data.bulk_create([Ticket(title="a lamp"), Ticket(title="a desk")])).rows
+        await acme.data.delete(lamp)
+        assert [hit.row.id for hit in await acme.data.search(Ticket, "lamp desk")] == []
+        assert [hit.row.id for hit in await acme.data.search(Ticket, "desk")] == [desk.id]
+        assert not list(await acme.data.search(Ticket, "lamp"))
+        await acme.data.restore(Ticket, lamp.id)
+        assert [hit.row.id for hit in await acme.data.search(Ticket, "lamp")] == [lamp.id]
+
     async def test_restore(self, acme: TenantHandle, globex: TenantHandle) -> None:
         data = acme.data
         ticket = await data.create(Ticket(title="a"))
@@ -159,7 +192,7 @@ class Deletes(Setting):
 
     async def test_for_good(self, acme: TenantHandle) -> None:
         data = acme.data
-        live, marked, parent = await data.bulk_create([Ticket(title=name) for name in "abc"])
+        live, marked, parent = (await data.bulk_create([Ticket(title=name) for name in "abc"])).rows
         reply = await data.create(Reply(ticket_id=marked.id))
         child = await data.create(Ticket(parent_id=parent.id))
         await data.delete(marked)
@@ -178,7 +211,7 @@ class Deletes(Setting):
         self, acme: TenantHandle, globex: TenantHandle
     ) -> None:
         data = acme.data
-        tickets = await data.bulk_create([Ticket(copies=number) for number in range(7)])
+        tickets = (await data.bulk_create([Ticket(copies=number) for number in range(7)])).rows
         child = await data.create(Ticket(title="child", parent_id=tickets[3].id))
         foreign = await globex.data.create(Ticket())
         await globex.data.delete(foreign)

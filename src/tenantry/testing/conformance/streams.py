@@ -62,7 +62,8 @@ class Streams(Setting):
 
     async def test_rows_that_stay_come_once_while_others_write(self, acme: TenantHandle) -> None:
         dice = chance("writers")
-        stay = {note.id for note in await acme.data.bulk_create([Note(id=f"{n:03}a") for n in range(60)])}
+        made = await acme.data.bulk_create([Note(id=f"{n:03}a") for n in range(60)])
+        stay = {note.id for note in made.rows}
         for number in range(0, 60, 2):
             await acme.data.create(Note(id=f"{number:03}b"))
         seen: list[str] = []
