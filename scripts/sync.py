@@ -19,16 +19,16 @@ PACKAGE = ROOT / "src" / "tenantry"
 
 # module -> its classes that have a synchronous twin
 CLASSES = {
-    "tenants": ("TenantManager",),
+    "tenants": ("TenantManager", "Members", "Invitations", "APIKeys", "Support"),
     "data": ("DataManager",),
-    "sdk": ("TenantHandle", "SystemHandle", "MultiTenantSDK"),
+    "sdk": ("TenantHandle", "SupportHandle", "SystemHandle", "MultiTenantSDK"),
 }
 TWINS = {name: module for module, names in CLASSES.items() for name in names}
 ROOT_CLASS = "MultiTenantSDK"
 # What opens and closes the SDK, and the method of the session that does it.
 LIFE = {"initialize": "open", "close": "close"}
 # What may be called before the SDK is open.
-ANYTIME = {"on", "add_within_hook", "add_after_hook", "get_metrics"}
+ANYTIME = {"on", "add_join_check", "add_within_hook", "add_after_hook", "get_metrics"}
 # Blocks that give one connection, which is for the thread that opened them.
 PINNED = {"transaction"}
 # What only an event loop can use; synchronous code binds a session of its own, with `sdk.bind`.

@@ -14,8 +14,8 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
-from tenantry.sdk import SystemHandle
-from tenantry.tenants import TenantManager
+from tenantry.sdk import SupportHandle, SystemHandle
+from tenantry.tenants import APIKeys, Invitations, Members, Support, TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
@@ -32,6 +32,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "SupportHandle",
         "SystemHandle",
         "Tenant",
         "TenantContext",
@@ -63,6 +64,7 @@ SURFACE: dict[str, list[str]] = {
         "Resolver",
         "StaticKeys",
         "StoredKey",
+        "TenantKeyResolver",
         "TenantMiddleware",
         "any_of",
         "by_header",
@@ -98,7 +100,18 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.sync": [
+        "APIKeys",
+        "DataManager",
+        "Invitations",
+        "Members",
+        "MultiTenantSDK",
+        "Support",
+        "SupportHandle",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -106,6 +119,7 @@ SURFACE: dict[str, list[str]] = {
 METHODS: dict[type, list[str]] = {
     MultiTenantSDK: [
         "add_after_hook",
+        "add_join_check",
         "add_within_hook",
         "bind",
         "capabilities",
@@ -113,15 +127,23 @@ METHODS: dict[type, list[str]] = {
         "data",
         "get_health",
         "get_metrics",
+        "identify_api_key",
+        "impersonate",
         "initialize",
         "job_signer",
+        "member_roles",
         "on",
         "open",
         "system",
         "tenant",
         "tenants",
     ],
-    TenantHandle: ["context", "data", "session"],
+    TenantHandle: ["api_keys", "context", "data", "invitations", "members", "session", "support"],
+    SupportHandle: ["context", "data"],
+    Members: ["add", "get", "list", "remove", "roles_of", "set_roles"],
+    Invitations: ["create", "list", "resend", "revoke"],
+    APIKeys: ["create", "get", "list", "revoke", "rotate"],
+    Support: ["allow", "consent", "revoke", "sessions", "writes"],
     SystemHandle: ["context", "data"],
     DataManager: [
         "bind",
@@ -137,7 +159,19 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
-    TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
+    TenantManager: [
+        "accept_invitation",
+        "create",
+        "create_many",
+        "delete",
+        "get",
+        "list",
+        "of_user",
+        "purge",
+        "resume",
+        "suspend",
+        "update",
+    ],
 }
 
 SIGNATURES: dict[Any, str] = {
@@ -167,7 +201,7 @@ def test_a_module_exports_these_names(name: str) -> None:
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_class_has_these_members(cls: type) -> None:
     members = {name for name in dir(cls) if not name.startswith("_")}
-    instance_attributes = {"context", "data"} if cls in (TenantHandle, SystemHandle) else set()
+    instance_attributes = {"context", "data"} if cls in (TenantHandle, SupportHandle, SystemHandle) else set()
     assert members | instance_attributes == set(METHODS[cls])
 
 

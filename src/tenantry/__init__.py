@@ -15,7 +15,7 @@ from tenantry.schema import (
     Shared,
     Unique,
 )
-from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import Page, Record, TenantId
 
@@ -35,6 +35,7 @@ __all__ = [
     "RenamedFrom",
     "Searchable",
     "Shared",
+    "SupportHandle",
     "SystemHandle",
     "Tenant",
     "TenantContext",

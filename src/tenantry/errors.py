@@ -12,7 +12,9 @@
     │   ├── UnsafeRole              the database role would void the isolation
     │   ├── AttestationFailed       one canary tenant reached another's rows
     │   ├── SealRejected            the database did not accept the tenant's seal
-    │   └── JobRejected             a job's token does not let it run; carries the reason
+    │   ├── JobRejected             a job's token does not let it run; carries the reason
+    │   ├── CredentialRejected      an API key or an invitation is not accepted; carries the reason
+    │   └── SupportRefused          the tenant does not let support in, or no longer
     ├── TenantError                 about a tenant itself
     │   ├── InvalidTenantId
     │   ├── TenantNotFound
@@ -20,7 +22,9 @@
     │   ├── TenantSuspended
     │   ├── TenantDeleted
     │   ├── InvalidTransition
-    │   └── PurgeIncomplete
+    │   ├── PurgeIncomplete
+    │   ├── MemberExists
+    │   └── LastOwner               a tenant that has owners keeps one
     ├── InvalidRequest              the call is wrong; the database was not touched
     │   ├── InvalidQuery            carries the path to the fault
     │   ├── InvalidRecord           carries the field
@@ -143,6 +147,22 @@ class JobRejected(IsolationError):
         self.reason = reason
 
 
+class CredentialRejected(IsolationError):
+    """An API key or the token of an invitation is not accepted. The message does not repeat it.
+
+    ``reason`` is one of ``malformed``, ``unknown``, ``expired``, ``revoked``, ``used`` and ``for somebody else``. It is
+    for logs; whoever sent the credential needs no more than that it was not accepted.
+    """
+
+    def __init__(self, message: str, *, reason: str, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.reason = reason
+
+
+class SupportRefused(IsolationError):
+    """The tenant does not let support in, or no longer: no consent, revoked, or the time is over."""
+
+
 class TenantError(TenantryError):
     """About one tenant. ``tenant_id`` is the tenant's id as it was given."""
 
@@ -193,6 +213,14 @@ class PurgeIncomplete(TenantError):
             fix="Stop what still writes for this tenant, then purge again.",
         )
         self.remaining = remaining
+
+
+class MemberExists(TenantError):
+    """The user is a member with other roles."""
+
+
+class LastOwner(TenantError):
+    """The tenant would lose its last owner."""
 
 
 class InvalidRequest(TenantryError, ValueError):

@@ -40,6 +40,7 @@ class Runtime:
     coalescer: Coalescer | None
     logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
+    raw: bool = True  # whether SQL of the caller's own may run, of which no hook sees what it writes
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

@@ -23,6 +23,7 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.evaluation import holds
+from tenantry.internal import administers, check_rights
 from tenantry.ports import Capability, Delete, Executor, Insert, Purge, Update, Upsert, Write
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
@@ -153,11 +154,14 @@ class MemoryAdapter:
         if collection.name not in self._collections:
             raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
         tenant: str | None = None
+        check_rights(context, collection, write=write)
         if isinstance(context, SystemContext):
-            if write and collection.scope == "tenant":
+            if write and collection.scope == "tenant" and not administers(context, collection):
                 raise IsolationError(
                     "The system does not write rows of tenants; use the tenant's own handle."
                 )
+            if collection.scope == "tenant":
+                tenant = context.tenant_id
         elif collection.scope == "control":
             raise IsolationError(f"No tenant reaches {collection.name!r}.")
         elif collection.scope == "shared":

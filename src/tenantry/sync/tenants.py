@@ -5,13 +5,26 @@ Written by `python -m scripts.sync`; do not edit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tenantry import tenants as asynchronous
 from tenantry.sync.bound import Bound
+from tenantry.tenants.api_keys import _DAY, NewAPIKey
 from tenantry.tenants.directory import Tenant, TenantStatus
+from tenantry.tenants.invitations import WEEK, Membership, NewInvitation
 from tenantry.tenants.manager import PurgeCertificate
+from tenantry.tenants.own import (
+    APIKey,
+    Invitation,
+    InvitationStatus,
+    Member,
+    SupportConsent,
+    SupportSession,
+    SupportWrite,
+)
 from tenantry.types import Page
 
 
@@ -34,6 +47,23 @@ class TenantManager(Bound[asynchronous.TenantManager]):
         """
         return self._run(lambda it: it.create(slug, name=name, plan=plan, settings=settings))
 
+    def create_many(
+        self, slugs: Iterable[str], *, plan: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Create many tenants, 1,000 in a transaction, and return how many were new; those that exist stay as they are.
+
+        It may be run again after a failure: what was created before is found.
+
+        Args:
+            slugs: Their ids, each of which is its name too.
+            plan: The plan of those that are new.
+            settings: The settings of those that are new.
+
+        Raises:
+            InvalidTenantId: One of them cannot be a tenant id; those before it may have been created.
+        """
+        return self._run(lambda it: it.create_many(slugs, plan=plan, settings=settings))
+
     def get(self, tenant_id: str) -> Tenant:
         """Return a tenant, whatever its status, or raise :class:`TenantNotFound`."""
         return self._run(lambda it: it.get(tenant_id))
@@ -54,6 +84,28 @@ class TenantManager(Bound[asynchronous.TenantManager]):
     ) -> Tenant:
         """Change what is given; what is not given stays."""
         return self._run(lambda it: it.update(tenant_id, name=name, plan=plan, settings=settings))
+
+    def of_user(self, user: str) -> Sequence[Membership]:
+        """Return the tenants that a user is a member of and that are served, at most 1,000, in the order of their ids.
+
+        Args:
+            user: The user's id, from a verified identity: whoever asks for another one's learns where that one is.
+        """
+        return self._run(lambda it: it.of_user(user))
+
+    def accept_invitation(self, token: str, *, user: str, email: str | None = None) -> Membership:
+        """Make a user a member of the tenant that an invitation is of. A token is accepted once.
+
+        Args:
+            token: The token of the invitation.
+            user: The user's id, from a verified identity.
+            email: The user's verified address, to accept only what was sent there.
+
+        Raises:
+            CredentialRejected: Nobody gets in with this token, or no longer; ``reason`` says why.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        return self._run(lambda it: it.accept_invitation(token, user=user, email=email))
 
     def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
         """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
@@ -83,3 +135,167 @@ class TenantManager(Bound[asynchronous.TenantManager]):
             PurgeIncomplete: Rows were left. The tenant stays marked; purge it again.
         """
         return self._run(lambda it: it.purge(tenant_id, leave_others=leave_others))
+
+
+class Members(Bound[asynchronous.Members]):
+    """The members of one tenant. A tenant that has owners never loses the last of them."""
+
+    def add(self, user: str, *, roles: Sequence[str] = (), email: str | None = None) -> Member:
+        """Make a user a member, or return the one who is with these roles.
+
+        Args:
+            user: The user's id, as the application's own authentication knows it.
+            roles: What the user is in this tenant; ``owner`` is the one that the SDK knows.
+            email: Kept with the member.
+
+        Raises:
+            MemberExists: The user is a member with other roles.
+            TenantryError: A check that was added with ``sdk.add_join_check`` refuses.
+        """
+        return self._run(lambda it: it.add(user, roles=roles, email=email))
+
+    def get(self, user: str) -> Member:
+        """Return a member, or raise :class:`NotFound`."""
+        return self._run(lambda it: it.get(user))
+
+    def list(
+        self, *, role: str | None = None, start_after: str | None = None, limit: int = 100
+    ) -> Sequence[Member]:
+        """Return members in the order of their ids.
+
+        Args:
+            role: Only those with this role.
+            start_after: Only those behind this id: the last one of the page before.
+            limit: The most to return, 1 to 10,000.
+        """
+        return self._run(lambda it: it.list(role=role, start_after=start_after, limit=limit))
+
+    def roles_of(self, user: str) -> frozenset[str]:
+        """Return the roles of a user in this tenant; none for who is no member."""
+        return self._run(lambda it: it.roles_of(user))
+
+    def set_roles(self, user: str, roles: Sequence[str]) -> Member:
+        """Give a member other roles.
+
+        Raises:
+            NotFound: The user is no member.
+            LastOwner: The user is the only owner, and would no longer be one.
+        """
+        return self._run(lambda it: it.set_roles(user, roles))
+
+    def remove(self, user: str) -> None:
+        """Make a user no member any more.
+
+        Raises:
+            NotFound: The user is none.
+            LastOwner: The user is the only owner.
+        """
+        self._run(lambda it: it.remove(user))
+
+
+class Invitations(Bound[asynchronous.Invitations]):
+    """The invitations of one tenant."""
+
+    def create(self, email: str, *, roles: Sequence[str] = (), ttl: dt.timedelta = WEEK) -> NewInvitation:
+        """Invite somebody.
+
+        Args:
+            email: The address that the token goes to; sending it is up to the application.
+            roles: What the new member will be.
+            ttl: For how long it can be accepted, at most 90 days.
+        """
+        return self._run(lambda it: it.create(email, roles=roles, ttl=ttl))
+
+    def list(self, *, status: InvitationStatus | str | None = None) -> Sequence[Invitation]:
+        """Return up to 1,000 invitations, the oldest first."""
+        return self._run(lambda it: it.list(status=status))
+
+    def resend(self, id: uuid.UUID, *, ttl: dt.timedelta = WEEK) -> NewInvitation:
+        """Give a pending invitation another token, and time again. The token before no longer works.
+
+        Raises:
+            NotFound: There is none that is pending.
+        """
+        return self._run(lambda it: it.resend(id, ttl=ttl))
+
+    def revoke(self, id: uuid.UUID) -> None:
+        """Let nobody accept an invitation any more.
+
+        Raises:
+            NotFound: There is none that is pending.
+        """
+        self._run(lambda it: it.revoke(id))
+
+
+class APIKeys(Bound[asynchronous.APIKeys]):
+    """The API keys of one tenant."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        roles: Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        ttl: dt.timedelta | None = None,
+    ) -> NewAPIKey:
+        """Make a key.
+
+        Args:
+            name: What people call it.
+            roles: What a request with it is, as a member would be.
+            scopes: What it is for, in the application's own words.
+            ttl: For how long it works; by default until it is revoked.
+        """
+        return self._run(lambda it: it.create(name, roles=roles, scopes=scopes, ttl=ttl))
+
+    def list(self) -> Sequence[APIKey]:
+        """Return up to 1,000 keys, without their secrets, also those that no longer work."""
+        return self._run(lambda it: it.list())
+
+    def get(self, id: str) -> APIKey:
+        """Return one key without its secret, or raise :class:`NotFound`."""
+        return self._run(lambda it: it.get(id))
+
+    def rotate(self, id: str, *, overlap: dt.timedelta = _DAY) -> NewAPIKey:
+        """Make a key that replaces another one, which goes on working for a while.
+
+        Args:
+            id: The key to replace; it must still work.
+            overlap: For how long both work.
+
+        Raises:
+            NotFound: There is no such key that works.
+        """
+        return self._run(lambda it: it.rotate(id, overlap=overlap))
+
+    def revoke(self, id: str, *, reason: str) -> None:
+        """Refuse a key everywhere, within one second.
+
+        Raises:
+            NotFound: There is no such key that works.
+        """
+        self._run(lambda it: it.revoke(id, reason=reason))
+
+
+class Support(Bound[asynchronous.Support]):
+    """What a tenant says about support, and sees of it."""
+
+    def allow(self, *, ttl: dt.timedelta) -> SupportConsent:
+        """Let support in for ``ttl``, at most a year. Nobody is let in before this was called."""
+        return self._run(lambda it: it.allow(ttl=ttl))
+
+    def consent(self) -> SupportConsent | None:
+        """Return until when support is let in, if it is."""
+        return self._run(lambda it: it.consent())
+
+    def revoke(self) -> None:
+        """Let support in no more, and end every visit within one second."""
+        self._run(lambda it: it.revoke())
+
+    def sessions(self) -> Sequence[SupportSession]:
+        """Return up to 1,000 visits of support, the oldest first."""
+        return self._run(lambda it: it.sessions())
+
+    def writes(self, session: uuid.UUID) -> Sequence[SupportWrite]:
+        """Return up to 1,000 writes of one visit, in order."""
+        return self._run(lambda it: it.writes(session))

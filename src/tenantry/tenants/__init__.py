@@ -1,5 +1,7 @@
 """The tenants: their directory, their status, and the lease by which a process may act on it."""
 
+from tenantry.tenants.api_keys import APIKeys, KeyIdentity, KeyRing, NewAPIKey
+from tenantry.tenants.credentials import Mint, mint_of
 from tenantry.tenants.directory import (
     AUDIT,
     CONTROL_COLLECTIONS,
@@ -15,26 +17,67 @@ from tenantry.tenants.directory import (
     next_change,
     prepare_directory,
 )
+from tenantry.tenants.invitations import Invitations, Membership, NewInvitation
 from tenantry.tenants.lease import TenantLease
 from tenantry.tenants.manager import PurgeCertificate, TenantManager
+from tenantry.tenants.members import JoinCheck, Joining, MemberRoles, Members, RoleSource
 from tenantry.tenants.order import children_first
+from tenantry.tenants.own import (
+    OWN_COLLECTIONS,
+    OWNER,
+    APIKey,
+    Invitation,
+    InvitationStatus,
+    Member,
+    SupportConsent,
+    SupportSession,
+    SupportWrite,
+)
+from tenantry.tenants.support import Support, TrailedHooks, begin_visit, visitor
 
 __all__ = [
     "AUDIT",
     "CONTROL_COLLECTIONS",
     "EPOCH",
+    "OWNER",
+    "OWN_COLLECTIONS",
     "SECRETS",
     "TENANTS",
+    "APIKey",
+    "APIKeys",
     "AuditRecord",
+    "Invitation",
+    "InvitationStatus",
+    "Invitations",
+    "JoinCheck",
+    "Joining",
+    "KeyIdentity",
+    "KeyRing",
+    "Member",
+    "MemberRoles",
+    "Members",
+    "Membership",
+    "Mint",
+    "NewAPIKey",
+    "NewInvitation",
     "PurgeCertificate",
+    "RoleSource",
+    "Support",
+    "SupportConsent",
+    "SupportSession",
+    "SupportWrite",
     "Tenant",
     "TenantLease",
     "TenantManager",
     "TenantStatus",
+    "TrailedHooks",
     "audit",
+    "begin_visit",
     "children_first",
     "cursor_secret",
     "job_secret",
+    "mint_of",
     "next_change",
     "prepare_directory",
+    "visitor",
 ]

@@ -104,13 +104,17 @@ async def prepare_directory(database: DatabaseAdapter) -> None:
 
 async def cursor_secret(database: DatabaseAdapter) -> bytes:
     """Return the secret that signs cursors, made when it is first asked for."""
-    made = Secret(id="cursors", value=secrets.token_bytes(32))
-    return bytes((await _get_or_insert(database, SECRETS, made))["value"])
+    return await shared_secret(database, "cursors")
 
 
 async def job_secret(database: DatabaseAdapter) -> bytes:
     """Return the secret that signs the tokens of jobs, made when it is first asked for."""
-    made = Secret(id="jobs", value=secrets.token_bytes(32))
+    return await shared_secret(database, "jobs")
+
+
+async def shared_secret(database: DatabaseAdapter, name: str) -> bytes:
+    """Return the secret of a name that all processes on one database share, made when it is first asked for."""
+    made = Secret(id=name, value=secrets.token_bytes(32))
     return bytes((await _get_or_insert(database, SECRETS, made))["value"])
 
 

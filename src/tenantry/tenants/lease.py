@@ -91,7 +91,7 @@ class TenantLease:
         else:
             raise DirectoryUnavailable("The tenant directory answered too late, so no tenant is served.")
         if status is not TenantStatus.ACTIVE:
-            _refuse(tenant_id, status)
+            refuse(tenant_id, status)
 
     def forget(self, tenant_id: str) -> None:
         """Read this tenant again before it is served; the process that changes a tenant need not wait."""
@@ -136,9 +136,7 @@ class TenantLease:
     async def _read_changes(self) -> None:
         changed = Comparison(TENANTS.fields["change"], "gt", self._epoch)
         # In this order the index on it answers, however many tenants there are.
-        query = Query(
-            TENANTS, (TENANTS.key,), changed, (Sort(TENANTS.fields["change"]),), limit=_MAX_CHANGES
-        )
+        query = Query(TENANTS, (TENANTS.key,), changed, (Sort(TENANTS.fields["change"]),), limit=_MAX_CHANGES)
         rows = await self._database.select(SYSTEM, query) if self._known else []
         if len(rows) == _MAX_CHANGES:
             self._known.clear()
@@ -180,7 +178,8 @@ def _note_failure(task: asyncio.Task[None]) -> None:
         logger.warning("The tenant lease was not renewed: %s", task.exception())
 
 
-def _refuse(tenant_id: str, status: TenantStatus) -> NoReturn:
+def refuse(tenant_id: str, status: TenantStatus) -> NoReturn:
+    """Raise what a status means for whoever asks for the tenant."""
     if status is TenantStatus.SUSPENDED:
         raise TenantSuspended(
             f"Tenant {tenant_id!r} is suspended.",

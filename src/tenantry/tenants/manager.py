@@ -23,8 +23,10 @@ from tenantry.errors import (
 )
 from tenantry.filters import parse_where
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
-from tenantry.query import And, Query, Sort, after, parse_fields, parse_limit
-from tenantry.schema import Collection
+from tenantry.query import And, Comparison, Query, Sort, after, parse_fields, parse_limit
+from tenantry.schema import TENANT, Collection
+from tenantry.tenants.administration import checked_text
+from tenantry.tenants.credentials import Mint
 from tenantry.tenants.directory import (
     SYSTEM,
     TENANTS,
@@ -34,8 +36,11 @@ from tenantry.tenants.directory import (
     next_change,
     tenant_of,
 )
+from tenantry.tenants.invitations import Door, Membership
 from tenantry.tenants.lease import LONGEST_LEASE, TenantLease
+from tenantry.tenants.members import JoinCheck
 from tenantry.tenants.order import children_first
+from tenantry.tenants.own import MEMBERS
 from tenantry.types import Page, Record
 
 _BATCH = 1_000
@@ -75,11 +80,15 @@ class TenantManager:
         lease: TenantLease,
         collections: Sequence[Collection],
         cursors: CursorSigner,
+        mint: Mint,
+        checks: Sequence[JoinCheck] = (),
     ) -> None:
         self._database = database
         self._lease = lease
         self._collections = children_first(collections)
         self._cursors = cursors
+        self._door = Door(database, lease, mint)
+        self._checks = checks
 
     async def create(
         self,
@@ -170,6 +179,37 @@ class TenantManager:
         async with self._database.transaction(SYSTEM) as unit:
             await self._locked(unit, tenant_id)
             return await self._change(unit, tenant_id, changes)
+
+    async def of_user(self, user: str) -> Sequence[Membership]:
+        """Return the tenants that a user is a member of and that are served, at most 1,000, in the order of their ids.
+
+        Args:
+            user: The user's id, from a verified identity: whoever asks for another one's learns where that one is.
+        """
+        fields, key = tuple(MEMBERS.fields.values()), MEMBERS.key
+        wanted = Comparison(key, "eq", checked_text(user, "user"))
+        found = await self._database.select(SYSTEM, Query(MEMBERS, fields, wanted, (Sort(TENANT),), _BATCH))
+        rows = await self._database.fetch(SYSTEM, TENANTS, [row["tenant_id"] for row in found])
+        active = {row["id"] for row in rows if row["status"] is TenantStatus.ACTIVE}
+        return [
+            Membership(row["tenant_id"], user, tuple(row["roles"]))
+            for row in found
+            if row["tenant_id"] in active
+        ]
+
+    async def accept_invitation(self, token: str, *, user: str, email: str | None = None) -> Membership:
+        """Make a user a member of the tenant that an invitation is of. A token is accepted once.
+
+        Args:
+            token: The token of the invitation.
+            user: The user's id, from a verified identity.
+            email: The user's verified address, to accept only what was sent there.
+
+        Raises:
+            CredentialRejected: Nobody gets in with this token, or no longer; ``reason`` says why.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        return await self._door.accept(token, user, email, self._checks)
 
     async def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
         """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
@@ -312,5 +352,11 @@ class TenantManager:
 
 
 def _new(tenant_id: str, values: Mapping[str, Any]) -> Tenant:
-    given = {"id": tenant_id, "slug": tenant_id, "status_since": dt.datetime.now(dt.UTC), "version": 1, **values}
+    given = {
+        "id": tenant_id,
+        "slug": tenant_id,
+        "status_since": dt.datetime.now(dt.UTC),
+        "version": 1,
+        **values,
+    }
     return cast(Tenant, TENANTS.validate(given))
