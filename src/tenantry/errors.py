@@ -39,6 +39,7 @@
     │   ├── ReferenceViolation
     │   ├── IdempotencyConflict
     │   ├── TransactionFailed
+    │   ├── ArchiveError            a file of a tenant is damaged, or does not fit the models
     │   ├── AdoptionError           an existing schema cannot be adopted as it stands
     │   └── SchemaMismatch
     └── Unavailable                 try again later
@@ -344,6 +345,10 @@ class TransactionFailed(DataError):
 
 class AdoptionError(DataError):
     """An existing schema or its data cannot be adopted as it stands; nothing of the step that refused was done."""
+
+
+class ArchiveError(DataError):
+    """The file of an exported tenant is damaged, of another version, or does not fit the models."""
 
 
 class SchemaMismatch(DataError):

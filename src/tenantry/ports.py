@@ -176,6 +176,14 @@ class SessionAdapter(Protocol):
 
 
 @runtime_checkable
+class Snapshots(Protocol):
+    """A database whose transactions see what others commit meanwhile, unless they are asked not to."""
+
+    def snapshot(self, context: Context) -> AbstractAsyncContextManager[Executor]:
+        """Return an executor that reads, and sees the database as it is when the block begins."""
+
+
+@runtime_checkable
 class Rests(Protocol):
     """An adapter that holds what a forked process cannot leave alone."""
 

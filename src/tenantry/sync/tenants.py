@@ -6,6 +6,7 @@ Written by `python -m scripts.sync`; do not edit.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from tenantry import tenants as asynchronous
 from tenantry.sync.bound import Bound
 from tenantry.tenants.api_keys import _DAY, NewAPIKey
+from tenantry.tenants.archive import Manifest
 from tenantry.tenants.directory import Tenant, TenantStatus
 from tenantry.tenants.invitations import WEEK, Membership, NewInvitation
-from tenantry.tenants.manager import PurgeCertificate
+from tenantry.tenants.manager import _REDIRECT, PurgeCertificate
 from tenantry.tenants.own import (
     APIKey,
     Invitation,
@@ -25,6 +27,7 @@ from tenantry.tenants.own import (
     SupportSession,
     SupportWrite,
 )
+from tenantry.tenants.transfer import Copy, Progress
 from tenantry.types import Page
 
 
@@ -84,6 +87,91 @@ class TenantManager(Bound[asynchronous.TenantManager]):
     ) -> Tenant:
         """Change what is given; what is not given stays."""
         return self._run(lambda it: it.update(tenant_id, name=name, plan=plan, settings=settings))
+
+    def by_slug(self, slug: str) -> Tenant:
+        """Return the tenant that is known as ``slug``, or was until lately: then its ``slug`` is another one by now.
+
+        Raises:
+            TenantNotFound: None is or was.
+        """
+        return self._run(lambda it: it.by_slug(slug))
+
+    def rename(
+        self,
+        tenant_id: str,
+        *,
+        slug: str | None = None,
+        name: str | None = None,
+        redirect: dt.timedelta = _REDIRECT,
+    ) -> Tenant:
+        """Let people know a tenant by another slug or name. Its id, and with it every row, stays as it is.
+
+        Args:
+            tenant_id: The tenant.
+            slug: The new slug; nobody else's slug or id.
+            name: The new name.
+            redirect: For how long :meth:`by_slug` finds it under the old slug as well, and nobody else may take that.
+
+        Raises:
+            TenantExists: The slug is taken.
+        """
+        return self._run(lambda it: it.rename(tenant_id, slug=slug, name=name, redirect=redirect))
+
+    def export(
+        self,
+        tenant_id: str,
+        file: str | os.PathLike[str],
+        *,
+        collections: Sequence[str] | None = None,
+        anonymise: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Write a tenant into one file, whatever its status, as it is at one moment.
+
+        The file holds its rows, members and settings; what it leaves out, secrets above all, the manifest says.
+
+        Args:
+            tenant_id: The tenant.
+            file: The file, which appears once it is whole.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of text that is marked ``PII``, and nothing in the place of the rest.
+            progress: Is told a collection and how many of its rows are written.
+        """
+        return self._run(
+            lambda it: it.export(
+                tenant_id, file, collections=collections, anonymise=anonymise, progress=progress
+            )
+        )
+
+    def import_(self, file: str | os.PathLike[str], *, as_: str, progress: Progress | None = None) -> Copy:
+        """Make a tenant of a file that :meth:`export` has written, with the same row ids.
+
+        Everything is checked before anything is stored. The rows are stored in one transaction, read back and
+        compared; only then is the tenant served. After a failure, or a killed process, import again: it begins anew.
+
+        Args:
+            file: The file.
+            as_: The id of the new tenant.
+            progress: Is told a collection and how many of its rows are stored.
+
+        Raises:
+            ArchiveError: The file is damaged, of another version, or does not fit the models.
+            TenantExists: There is such a tenant.
+        """
+        return self._run(lambda it: it.import_(file, as_=as_, progress=progress))
+
+    def clone(
+        self, tenant_id: str, as_: str, *, collections: Sequence[str] | None = None, anonymise: bool = False
+    ) -> Copy:
+        """Copy a tenant into a new one, as :meth:`export` and :meth:`import_` would.
+
+        Args:
+            tenant_id: The tenant.
+            as_: The id of the new tenant.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of personal data.
+        """
+        return self._run(lambda it: it.clone(tenant_id, as_, collections=collections, anonymise=anonymise))
 
     def of_user(self, user: str) -> Sequence[Membership]:
         """Return the tenants that a user is a member of and that are served, at most 1,000, in the order of their ids.

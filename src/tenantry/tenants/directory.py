@@ -25,12 +25,13 @@ SYSTEM = SystemContext(reason="tenant directory", actor="tenantry")
 
 
 class TenantStatus(enum.Enum):
-    """Where a tenant is in its life: active ⇄ suspended, either → deleting → purged."""
+    """Where a tenant is in its life: (importing →) active ⇄ suspended, any of them → deleting → purged."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
     DELETING = "deleting"
     PURGED = "purged"
+    IMPORTING = "importing"
 
 
 class Tenant(KeyedModel, defer_build=True):
@@ -90,11 +91,23 @@ class AuditRecord(Model, defer_build=True):
     details: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
+class FormerSlug(KeyedModel, defer_build=True):
+    """A slug that a tenant had, under which it may still be found for a while."""
+
+    __collection__ = "tenantry_former_slugs"
+    __control__ = True
+
+    id: str
+    tenant: Annotated[str, Indexed]
+    until: dt.datetime
+
+
 TENANTS = collection_of(Tenant)
+FORMER_SLUGS = collection_of(FormerSlug)
 EPOCH = collection_of(Epoch)
 AUDIT = collection_of(AuditRecord)
 SECRETS = collection_of(Secret)
-CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS)
+CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, FORMER_SLUGS)
 
 
 async def prepare_directory(database: DatabaseAdapter) -> None:

@@ -186,4 +186,10 @@ def refuse(tenant_id: str, status: TenantStatus) -> NoReturn:
             tenant_id=tenant_id,
             fix=f'Resume it: await sdk.tenants.resume("{tenant_id}").',
         )
+    if status is TenantStatus.IMPORTING:
+        raise TenantSuspended(
+            f"Tenant {tenant_id!r} is not all there yet: its import is under way, or was broken off.",
+            tenant_id=tenant_id,
+            fix="Wait for it, or import it again.",
+        )
     raise TenantDeleted(f"Tenant {tenant_id!r} is {status.value}.", tenant_id=tenant_id)

@@ -240,12 +240,19 @@ class PostgresAdapter:
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
 
-    @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    def transaction(self, context: Context) -> AbstractAsyncContextManager[Executor]:
         """One connection and one transaction for a unit of work."""
+        return self._unit(context)
+
+    def snapshot(self, context: Context) -> AbstractAsyncContextManager[Executor]:
+        """One transaction that reads, and sees the database as it was at its first statement."""
+        return self._unit(context, isolation="repeatable_read", readonly=True)
+
+    @asynccontextmanager
+    async def _unit(self, context: Context, **options: Any) -> AsyncIterator[Executor]:
         pool, tenant = self._scope(context)
         try:
-            async with pool.transaction(tenant) as connection:
+            async with pool.transaction(tenant, **options) as connection:
                 unit = _Transaction(self, connection, context)
                 try:
                     yield unit

@@ -34,11 +34,22 @@ from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
+from tenantry.testing.conformance.transfers import Transfers
 from tenantry.testing.conformance.values import Values
 
 
 class Conformance(
-    Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Administration, Isolation, Ports
+    Values,
+    Filters,
+    Rows,
+    Pages,
+    Constraints,
+    Transactions,
+    Tenants,
+    Administration,
+    Transfers,
+    Isolation,
+    Ports,
 ):
     """Every property that a database must have, each as a test."""
 
