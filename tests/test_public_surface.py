@@ -14,15 +14,20 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SupportHandle, SystemHandle
 from tenantry.tenants import APIKeys, Invitations, Members, Support, TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
         "PII",
+        "Avg",
+        "Count",
         "Encrypted",
         "Indexed",
         "KeyedModel",
+        "Max",
+        "Min",
         "Model",
         "MultiTenantSDK",
         "Page",
@@ -33,6 +38,7 @@ SURFACE: dict[str, list[str]] = {
         "Searchable",
         "Shared",
         "SupportHandle",
+        "Sum",
         "SystemHandle",
         "Tenant",
         "TenantContext",
@@ -40,6 +46,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantId",
         "TenantStatus",
         "TenantryError",
+        "Trunc",
         "Unique",
         "__version__",
         "between",
@@ -100,9 +107,21 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
+    "tenantry.security.access": [
+        "AccessExplanation",
+        "AccessPolicy",
+        "ClaimedRoles",
+        "Role",
+        "RoleSource",
+        "allow",
+        "allow_all",
+        "deny",
+        "hide",
+    ],
     "tenantry.sync": [
         "APIKeys",
         "DataManager",
+        "Insights",
         "Invitations",
         "Members",
         "MultiTenantSDK",
@@ -112,6 +131,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantHandle",
         "TenantManager",
     ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -125,11 +145,13 @@ METHODS: dict[type, list[str]] = {
         "capabilities",
         "close",
         "data",
+        "explain_access",
         "get_health",
         "get_metrics",
         "identify_api_key",
         "impersonate",
         "initialize",
+        "insights",
         "job_signer",
         "member_roles",
         "on",
@@ -146,6 +168,7 @@ METHODS: dict[type, list[str]] = {
     Support: ["allow", "consent", "revoke", "sessions", "writes"],
     SystemHandle: ["context", "data"],
     DataManager: [
+        "aggregate",
         "bind",
         "bulk_create",
         "count",
@@ -172,10 +195,12 @@ METHODS: dict[type, list[str]] = {
         "suspend",
         "update",
     ],
+    Insights: ["apply", "flush", "report"],
 }
 
 SIGNATURES: dict[Any, str] = {
     DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, context)",
+    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, context)",
     DataManager.get: "(self, collection, id, *, context)",
     DataManager.create: "(self, target, record, /, *, idempotency_key, context)",
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",
@@ -184,7 +209,8 @@ SIGNATURES: dict[Any, str] = {
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",
-    MultiTenantSDK.bind: "(self, connection, tenant)",
+    MultiTenantSDK.bind: "(self, connection, tenant, *, user, claims)",
+    MultiTenantSDK.explain_access: "(self, tenant, action, collection, id, *, user, claims)",
     TenantHandle.session: "(self, **options)",
     MultiTenantSDK.tenant: "(self, id, *, user, claims, request_id)",
     MultiTenantSDK.system: "(self, *, reason, actor, tenant)",

@@ -10,6 +10,7 @@ from pathlib import Path
 from tenantry.cli.project import Project
 from tenantry.databases.postgres.findings import Finding
 from tenantry.errors import DataError, IsolationError, TenantryError, UnsafeRole
+from tenantry.insights import INSIGHTS
 from tenantry.ports import DatabaseAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, collection_of
@@ -43,7 +44,7 @@ class Diagnosis:
 
 def collections_of(project: Project) -> list[Collection]:
     """Return every collection that an SDK with these models has."""
-    return [*OWN_COLLECTIONS, *map(collection_of, project.models)]
+    return [*OWN_COLLECTIONS, INSIGHTS, *map(collection_of, project.models)]
 
 
 async def examine(project: Project) -> Diagnosis:

@@ -11,12 +11,14 @@ a thread of its own::
 """
 
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.sync.tenants import APIKeys, Invitations, Members, Support, TenantManager
 
 __all__ = [
     "APIKeys",
     "DataManager",
+    "Insights",
     "Invitations",
     "Members",
     "MultiTenantSDK",

@@ -1,6 +1,7 @@
 """The tenants: their directory, their status, and the lease by which a process may act on it."""
 
 from tenantry.tenants.api_keys import APIKeys, KeyIdentity, KeyRing, NewAPIKey
+from tenantry.tenants.bound import BoundSettings, TenantFlags
 from tenantry.tenants.credentials import Mint, mint_of
 from tenantry.tenants.directory import (
     AUDIT,
@@ -20,7 +21,7 @@ from tenantry.tenants.directory import (
 from tenantry.tenants.invitations import Invitations, Membership, NewInvitation
 from tenantry.tenants.lease import TenantLease
 from tenantry.tenants.manager import PurgeCertificate, TenantManager
-from tenantry.tenants.members import JoinCheck, Joining, MemberRoles, Members, RoleSource
+from tenantry.tenants.members import JoinCheck, Joining, MemberRoles, Members
 from tenantry.tenants.order import children_first
 from tenantry.tenants.own import (
     OWN_COLLECTIONS,
@@ -33,6 +34,9 @@ from tenantry.tenants.own import (
     SupportSession,
     SupportWrite,
 )
+from tenantry.tenants.plans import store_plans
+from tenantry.tenants.requests import RequestMeter
+from tenantry.tenants.standing import Standings
 from tenantry.tenants.support import Support, TrailedHooks, begin_visit, visitor
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "APIKey",
     "APIKeys",
     "AuditRecord",
+    "BoundSettings",
     "Invitation",
     "InvitationStatus",
     "Invitations",
@@ -61,12 +66,14 @@ __all__ = [
     "NewAPIKey",
     "NewInvitation",
     "PurgeCertificate",
-    "RoleSource",
+    "RequestMeter",
+    "Standings",
     "Support",
     "SupportConsent",
     "SupportSession",
     "SupportWrite",
     "Tenant",
+    "TenantFlags",
     "TenantLease",
     "TenantManager",
     "TenantStatus",
@@ -79,5 +86,6 @@ __all__ = [
     "mint_of",
     "next_change",
     "prepare_directory",
+    "store_plans",
     "visitor",
 ]

@@ -16,6 +16,7 @@ from tenantry.context import SystemContext
 from tenantry.errors import (
     UniqueViolation,
 )
+from tenantry.plans.counters import COUNTERS
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Update
 from tenantry.schema import Collection, Indexed, KeyedModel, Model, Unique, collection_of
 from tenantry.types import Record
@@ -46,6 +47,8 @@ class Tenant(KeyedModel, defer_build=True):
     name: str
     plan: str | None = None
     settings: dict[str, Any] = pydantic.Field(default_factory=dict)
+    flags: dict[str, Any] = pydantic.Field(default_factory=dict)
+    quotas: dict[str, Any] = pydantic.Field(default_factory=dict)
     status: TenantStatus = TenantStatus.ACTIVE
     reason: str | None = None
     status_since: dt.datetime
@@ -107,7 +110,7 @@ FORMER_SLUGS = collection_of(FormerSlug)
 EPOCH = collection_of(Epoch)
 AUDIT = collection_of(AuditRecord)
 SECRETS = collection_of(Secret)
-CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, FORMER_SLUGS)
+CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, FORMER_SLUGS, *COUNTERS)
 
 
 async def prepare_directory(database: DatabaseAdapter) -> None:

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NoReturn
 
 from tenantry.errors import (
@@ -59,6 +60,16 @@ class TenantLease:
         self._renew_from = 0.0
         self._epoch = -1
         self._renewing: asyncio.Task[None] | None = None
+        self._watchers: list[Callable[[str | None], None]] = []
+
+    @property
+    def epoch(self) -> int:
+        """The count of the directory's changes that this process has heard of."""
+        return self._epoch
+
+    def watch(self, changed: Callable[[str | None], None]) -> None:
+        """Call ``changed`` with each tenant that changed; with ``None`` where it may have been any."""
+        self._watchers.append(changed)
 
     def admits(self, tenant_id: str) -> bool:
         """Whether the tenant may be served right now. ``False`` may only mean that :meth:`admit` has to look."""
@@ -97,6 +108,11 @@ class TenantLease:
         """Read this tenant again before it is served; the process that changes a tenant need not wait."""
         self._known.pop(tenant_id, None)
         self._absent.pop(tenant_id, None)
+        self._tell(tenant_id)
+
+    def _tell(self, tenant_id: str | None) -> None:
+        for changed in self._watchers:
+            changed(tenant_id)
 
     def size(self) -> tuple[int, int]:
         """Return how many tenants it knows, and how many bytes that takes."""
@@ -140,8 +156,10 @@ class TenantLease:
         rows = await self._database.select(SYSTEM, query) if self._known else []
         if len(rows) == _MAX_CHANGES:
             self._known.clear()
+            self._tell(None)
         for row in rows:
             self._known.pop(row["id"], None)
+            self._tell(row["id"])
 
     async def _load(self, tenant_id: str) -> TenantStatus:
         if tenant_id in self._absent and self._misses >= _MISSES:

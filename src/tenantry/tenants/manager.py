@@ -24,7 +24,9 @@ from tenantry.errors import (
     UniqueViolation,
 )
 from tenantry.filters import parse_where
-from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
+from tenantry.plans import Catalog
+from tenantry.plans.settings import changed_settings
+from tenantry.ports import DatabaseAdapter, Executor, Insert, Meter, Purge, Update
 from tenantry.query import And, Comparison, Query, Sort, after, parse_fields, parse_limit
 from tenantry.schema import TENANT, Collection
 from tenantry.tenants.administration import checked_text
@@ -44,7 +46,10 @@ from tenantry.tenants.lease import LONGEST_LEASE, TenantLease
 from tenantry.tenants.members import JoinCheck
 from tenantry.tenants.order import children_first
 from tenantry.tenants.own import MEMBERS
+from tenantry.tenants.plans import UNSET, PlanCalls, UnsetType
+from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.slugs import check_free, find_by_slug, leave_slug
+from tenantry.tenants.standing import Standings
 from tenantry.tenants.transfer import Copy, Progress, Transfer
 from tenantry.types import Page, Record
 
@@ -78,8 +83,8 @@ class PurgeCertificate:
     finished_at: dt.datetime
 
 
-class TenantManager:
-    """Creates tenants and moves them through their life."""
+class TenantManager(PlanCalls):
+    """Creates tenants, moves them through their life, and says what they may use."""
 
     def __init__(
         self,
@@ -87,11 +92,13 @@ class TenantManager:
         lease: TenantLease,
         collections: Sequence[Collection],
         cursors: CursorSigner,
+        catalog: Catalog,
+        standings: Standings,
+        requests: RequestMeter,
         mint: Mint,
         checks: Sequence[JoinCheck] = (),
     ) -> None:
-        self._database = database
-        self._lease = lease
+        super().__init__(database, lease, catalog, standings, requests)
         self._collections = children_first(collections)
         self._cursors = cursors
         self._transfer = Transfer(database, lease, self._collections)
@@ -111,9 +118,12 @@ class TenantManager:
         Raises:
             InvalidTenantId: ``slug`` cannot be a tenant id.
             TenantExists: It is taken by a tenant with another name, plan or settings.
+            UnknownPlan: Plans are declared, and it is none of them.
+            InvalidRecord: A property or a setting is wrong; ``field`` names it.
         """
         tenant_id = types.tenant_id(slug)
-        given = {"name": name or slug, "plan": plan, "settings": dict(settings or {})}
+        self._catalog.check_plan(plan)
+        given = {"name": name or slug, "plan": plan, "settings": self._checked_settings(settings or {})}
         values = TENANTS.validate_changes(given)
         found = await self._find(tenant_id)
         if found is None:
@@ -180,16 +190,35 @@ class TenantManager:
         tenant_id: str,
         *,
         name: str | None = None,
-        plan: str | None = None,
+        plan: str | UnsetType | None = UNSET,
         settings: Mapping[str, Any] | None = None,
     ) -> Tenant:
-        """Change what is given; what is not given stays."""
+        """Change what is given; what is not given stays. ``plan=None`` takes the plan away.
+
+        A tenant that is above the limits of a new plan keeps what it has, and may not add to it.
+
+        Raises:
+            UnknownPlan: Plans are declared, and it is none of them.
+            InvalidRecord: A property or a setting is wrong; ``field`` names it.
+        """
         tenant_id = types.tenant_id(tenant_id)
-        given = {"name": name, "plan": plan, "settings": None if settings is None else dict(settings)}
-        changes = TENANTS.validate_changes({key: value for key, value in given.items() if value is not None})
+        given: dict[str, Any] = {} if name is None else {"name": name}
+        if settings is not None:
+            given["settings"] = self._checked_settings(settings)
+        if plan is not UNSET:
+            self._catalog.check_plan(plan)
+            given["plan"] = plan
+        changes = TENANTS.validate_changes(given)
         async with self._database.transaction(SYSTEM) as unit:
-            await self._locked(unit, tenant_id)
-            return await self._change(unit, tenant_id, changes)
+            before = await self._locked(unit, tenant_id)
+            changed = await self._change(unit, tenant_id, changes)
+            if changed.plan != before.plan:
+                details = {"from": before.plan, "to": changed.plan}
+                await unit.execute(SYSTEM, [audit("plan", "changed", tenant=tenant_id, details=details)])
+        self._lease.forget(tenant_id)
+        if changed.plan != before.plan and self._catalog.counts and isinstance(self._database, Meter):
+            await self._database.recount(tenant_id)
+        return changed
 
     async def by_slug(self, slug: str) -> Tenant:
         """Return the tenant that is known as ``slug``, or was until lately: then its ``slug`` is another one by now.
@@ -381,6 +410,7 @@ class TenantManager:
             started_at,
             dt.datetime.now(dt.UTC),
         )
+        await self._forget_usage(tenant_id)
         await self._move(
             tenant_id, TenantStatus.PURGED, tenant.reason, {"deleted": dict(certificate.deleted)}
         )
@@ -390,6 +420,10 @@ class TenantManager:
 
     async def _record(self, action: str, tenant_id: str, details: Mapping[str, Any]) -> None:
         await self._database.execute(SYSTEM, [audit(action, action, tenant=tenant_id, details=details)])
+
+    def _checked_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        model = self._catalog.settings
+        return dict(settings) if model is None else changed_settings(model, {}, settings)
 
     async def _check_others(self) -> None:
         others = await self._database.undeclared_tables()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 from tenantry.context import TenantContext
 from tenantry.errors import LastOwner, MemberExists, NotFound
@@ -37,15 +37,8 @@ JoinCheck = Callable[[Joining], None]
 """Raises unless somebody may join: over a quota of seats, with a role that is unknown. It runs in the transaction."""
 
 
-class RoleSource(Protocol):
-    """Says what a user is in a tenant."""
-
-    async def roles(self, context: TenantContext) -> frozenset[str]:
-        """Return the roles of the context's user in its tenant; none for nobody, and for who is no member."""
-
-
 class MemberRoles:
-    """A :class:`RoleSource` over the members of each tenant, and over the claims of requests made with an API key."""
+    """The roles of users in their tenants, for access policies; of a request with an API key, those of the key."""
 
     def __init__(self, database: DatabaseAdapter) -> None:
         self._database = database

@@ -25,7 +25,7 @@ from tenantry.errors import (
     UniqueViolation,
     UnknownCollection,
 )
-from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Snapshots, Update
+from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
 from tenantry.query import EVERYTHING, Comparison, Query, Sort
 from tenantry.schema import Collection, Field, Kind
 from tenantry.tenants.administration import own
@@ -142,9 +142,7 @@ class Transfer:
         return chosen
 
     def _snapshot(self, context: Context) -> AbstractAsyncContextManager[Executor]:
-        if isinstance(self._database, Snapshots):
-            return self._database.snapshot(context)
-        return self._database.transaction(context)  # it has the database to itself
+        return self._database.transaction(context, "repeatable_read")
 
     # -- in
 

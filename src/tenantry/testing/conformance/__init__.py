@@ -25,13 +25,16 @@ skip says which.
 
 from __future__ import annotations
 
+from tenantry.testing.conformance.access import Access
 from tenantry.testing.conformance.administration import Administration
+from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
+from tenantry.testing.conformance.search import Searches
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.transfers import Transfers
@@ -43,6 +46,8 @@ class Conformance(
     Filters,
     Rows,
     Pages,
+    Aggregates,
+    Searches,
     Constraints,
     Transactions,
     Tenants,
@@ -50,6 +55,7 @@ class Conformance(
     Transfers,
     Isolation,
     Ports,
+    Access,
 ):
     """Every property that a database must have, each as a test."""
 

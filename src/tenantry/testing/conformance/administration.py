@@ -269,8 +269,8 @@ class Administration(Setting):
                 await call
 
     async def test_a_purge_takes_them_along(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
-        id = acme.context.tenant_id
-        await acme.members.add("u", roles=["owner"])
+        id, user = acme.context.tenant_id, fresh("user")
+        await acme.members.add(user, roles=["owner"])
         invited: Invitation = (await acme.invitations.create("a@example.com")).invitation
         pending = await acme.invitations.resend(invited.id)
         key = await acme.api_keys.create("ci")
@@ -289,7 +289,7 @@ class Administration(Setting):
             "tenantry_members": 1,
             "tenantry_support_writes": 1,
         }
-        assert [*await sdk.tenants.of_user("u")] == []
+        assert [*await sdk.tenants.of_user(user)] == []
         for use in (
             sdk.identify_api_key(key.text),
             sdk.tenants.accept_invitation(pending.token, user="v"),

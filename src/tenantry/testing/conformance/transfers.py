@@ -135,11 +135,12 @@ class Transfers(Setting):
     @staticmethod
     async def _fill(handle: TenantHandle) -> None:
         author = await handle.data.create(Author(name="Ünï"))
-        books = await handle.data.bulk_create(Book(title=f"{n}", author_id=author.id) for n in range(5))
-        await handle.data.bulk_create(Review(book_id=book.id) for book in books)
-        await handle.data.bulk_create([Folder(id=1), Folder(id=2, parent_id=1), Folder(id=3, parent_id=3)])
-        # The one that it refers to comes behind it in the order of ids.
-        await handle.data.bulk_create([Folder(id=9), Folder(id=4, parent_id=9)])
+        for number in range(5):
+            book = await handle.data.create(Book(title=f"{number}", author_id=author.id))
+            await handle.data.create(Review(book_id=book.id))
+        # The one that the last refers to comes behind it in the order of ids.
+        for id, parent in ((1, None), (2, 1), (3, 3), (9, None), (4, 9)):
+            await handle.data.create(Folder(id=id, parent_id=parent))
         await handle.data.create(Note(id="n", text="line\nbreak \u2028 \0x".replace("\0", "")))
 
 
