@@ -1,6 +1,7 @@
 """The tenants: their directory, their status, and the lease by which a process may act on it."""
 
 from tenantry.tenants.api_keys import APIKeys, KeyIdentity, KeyRing, NewAPIKey
+from tenantry.tenants.archive import Contents, Manifest
 from tenantry.tenants.bound import BoundSettings, TenantFlags
 from tenantry.tenants.credentials import Mint, mint_of
 from tenantry.tenants.directory import (
@@ -38,6 +39,7 @@ from tenantry.tenants.plans import store_plans
 from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standings
 from tenantry.tenants.support import Support, TrailedHooks, begin_visit, visitor
+from tenantry.tenants.transfer import Copy
 
 __all__ = [
     "AUDIT",
@@ -51,6 +53,8 @@ __all__ = [
     "APIKeys",
     "AuditRecord",
     "BoundSettings",
+    "Contents",
+    "Copy",
     "Invitation",
     "InvitationStatus",
     "Invitations",
@@ -58,6 +62,7 @@ __all__ = [
     "Joining",
     "KeyIdentity",
     "KeyRing",
+    "Manifest",
     "Member",
     "MemberRoles",
     "Members",
