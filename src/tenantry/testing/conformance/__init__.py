@@ -26,6 +26,7 @@ skip says which.
 from __future__ import annotations
 
 from tenantry.testing.conformance.access import Access
+from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
@@ -36,6 +37,7 @@ from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.search import Searches
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
+from tenantry.testing.conformance.transfers import Transfers
 from tenantry.testing.conformance.values import Values
 
 
@@ -49,6 +51,8 @@ class Conformance(
     Constraints,
     Transactions,
     Tenants,
+    Administration,
+    Transfers,
     Isolation,
     Ports,
     Access,
