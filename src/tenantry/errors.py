@@ -182,9 +182,7 @@ class FieldHidden(AccessDenied, AttributeError):
         roles: Collection[str] = (),
         fix: str | None = None,
     ) -> None:
-        super().__init__(
-            f"{path}: {message}", action=action, collection=collection, roles=roles, fix=fix
-        )
+        super().__init__(f"{path}: {message}", action=action, collection=collection, roles=roles, fix=fix)
         self.path = path
 
 

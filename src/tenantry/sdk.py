@@ -376,9 +376,13 @@ class MultiTenantSDK:
         """
         runtime, database = self._opened(self._runtime), self._opened(self._database)
         if self._rules is None:
-            raise Unsupported("There is no access policy.", fix="Pass MultiTenantSDK.open(…, access=AccessPolicy(…)).")
+            raise Unsupported(
+                "There is no access policy.", fix="Pass MultiTenantSDK.open(…, access=AccessPolicy(…))."
+            )
         if action not in ACTIONS:
-            raise InvalidQuery(f"there is no action {str(action)[:80]!r}.", path="action", fix=f"Known: {ACTIONS}.")
+            raise InvalidQuery(
+                f"there is no action {str(action)[:80]!r}.", path="action", fix=f"Known: {ACTIONS}."
+            )
         if (collection is None) != (action == "raw"):
             raise InvalidQuery("name a collection, and none for raw access.", path="collection")
         found = None if collection is None else runtime.collection(collection)[0]

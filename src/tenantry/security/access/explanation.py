@@ -55,7 +55,9 @@ class AccessExplanation:
         }
 
     def _repr_html_(self) -> str:
-        return _display.properties_html("Access", {name: text for name, text in self._shown().items() if text})
+        return _display.properties_html(
+            "Access", {name: text for name, text in self._shown().items() if text}
+        )
 
 
 async def explain(

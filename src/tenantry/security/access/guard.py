@@ -19,7 +19,13 @@ from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.permits import Permit, only
 from tenantry.security.access.policy import Action
 from tenantry.security.access.reads import narrowed, reached
-from tenantry.security.access.writes import Planned, checked_delete, checked_insert, checked_update, checked_upsert
+from tenantry.security.access.writes import (
+    Planned,
+    checked_delete,
+    checked_insert,
+    checked_update,
+    checked_upsert,
+)
 from tenantry.types import Record
 
 
@@ -36,7 +42,9 @@ class Guard:
         if permit is None or permit.whole:
             return await self._inner.fetch(context, collection, ids)
         by_id = Comparison(collection.key, "in", tuple(ids))
-        return await self._select(context, Query(collection, tuple(collection.fields.values()), by_id), permit)
+        return await self._select(
+            context, Query(collection, tuple(collection.fields.values()), by_id), permit
+        )
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return those of the rows of ``query`` that the user may read."""

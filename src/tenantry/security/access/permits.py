@@ -87,19 +87,21 @@ class Permit:
         """
         if self.refusal is None:
             return
-        what = "Raw access" if self.collection is None else f"{self.action} on {self.collection.name!r}"
-        raise self.denial(f"{what} is denied: {self.refusal}.")
+        what = "have raw access" if self.collection is None else f"{self.action} {self.collection.name!r}"
+        raise self.denial(f"The access policy does not let the user {what}.", self.refusal)
 
-    def denial(self, message: str) -> AccessDenied:
-        """Return the error that says so."""
-        if self.collection is None:
-            fix = 'Give a role of the user the rule allow("raw").'
-        else:
-            fix = f'Give a role of the user a rule such as allow("{self.action}", "{self.collection.name}").'
+    def denial(self, message: str, reason: str) -> AccessDenied:
+        """Return the error that says so; why is for those who write the policy, and is kept apart."""
+        named = "" if self.collection is None else f', "{self.collection.name}"'
+        fix = f'Why: {reason}. Give a role of the user a rule such as allow("{self.action}"{named}).'
         name = None if self.collection is None else self.collection.name
         shown = ", ".join(sorted(self.roles)) or "none"
         return AccessDenied(
-            message, action=self.action, collection=name, roles=self.roles, fix=f"Roles of the user: {shown}. {fix}"
+            message,
+            action=self.action,
+            collection=name,
+            roles=self.roles,
+            fix=f"Roles of the user: {shown}. {fix}",
         )
 
     def check_fields(self, names: Iterable[str], where: str) -> None:
@@ -122,12 +124,17 @@ class Permit:
 
     def listed(self) -> list[str]:
         """Return the fields that are allowed in some row, in their order."""
-        return [] if self.collection is None else [name for name in self.collection.fields if name in self.fields]
+        return (
+            []
+            if self.collection is None
+            else [name for name in self.collection.fields if name in self.fields]
+        )
 
     def condition(self, through: Iterable[str] = ()) -> Filter:
         """Return the condition on the rows that are reached through these fields, each of them allowed in some row."""
         groups = dict.fromkeys(
-            tuple(item for item in self.allowed if name in item.fields) for name in sorted(set(through) - CARRIED)
+            tuple(item for item in self.allowed if name in item.fields)
+            for name in sorted(set(through) - CARRIED)
         )
         parts = [_any(group) for group in groups or (self.allowed,)]
         wanted = [part for part in parts if part is not EVERYTHING]

@@ -54,8 +54,8 @@ def allow(
         actions: ``"read"``, ``"create"``, ``"update"``, ``"delete"``, several of them, or ``"raw"``: SQL, sessions and
             connections of the user's own, below which no other rule reaches.
         *collections: Models, or names of collections. Raw access names none.
-        where: The rows: ``lambda order, user: order.owner == user.id``, or a dict as in ``read``. ``user.claims["team"]``
-            is a claim; a user without it gets nothing of this rule.
+        where: The rows: ``lambda order, user: order.owner == user.id``, or a dict as in ``read``.
+            ``user.claims["team"]`` is a claim; a user without it gets nothing of this rule.
         fields: The fields to be read, or to be written: their names, or ``hide("cost")`` for all but some. ``id``,
             ``version``, ``created_at`` and ``updated_at`` come with every row.
     """
@@ -116,7 +116,9 @@ def _rule(
             "allow names no collection.", field="access", fix="Name models, or write allow_all()."
         )
     if not allows and where is not None and fields is not None:
-        raise ConfigurationError("deny takes where or fields, not both.", field="access", fix="Write two rules.")
+        raise ConfigurationError(
+            "deny takes where or fields, not both.", field="access", fix="Write two rules."
+        )
     if isinstance(fields, str):
         raise ConfigurationError(f"fields is {fields!r}.", field="access", fix=f"Write fields=[{fields!r}].")
     listed = fields if isinstance(fields, Hidden) or fields is None else tuple(fields)
@@ -137,7 +139,9 @@ class Role:
             raise ConfigurationError("A role has no name.", field="access")
         if any(not isinstance(rule, Rule) for rule in rules):
             raise ConfigurationError(
-                f"Role {name!r} has something that is no rule.", field="access", fix="Write allow(…) or deny(…)."
+                f"Role {name!r} has something that is no rule.",
+                field="access",
+                fix="Write allow(…) or deny(…).",
             )
         self.name = name
         self.rules = rules

@@ -34,4 +34,6 @@ def narrowed(query: Query, permit: Permit) -> tuple[Query, bool]:
         return reached(query, permit, frozenset(field.name for field in query.fields)), False
     query = reached(query, permit)
     wanted = permit.fields | permit.needed if permit.varied else permit.fields
-    return replace(query, fields=tuple(field for field in query.fields if field.name in wanted)), permit.varied
+    return replace(
+        query, fields=tuple(field for field in query.fields if field.name in wanted)
+    ), permit.varied

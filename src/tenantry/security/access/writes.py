@@ -75,7 +75,9 @@ async def checked_update(write: Update, permit_for: PermitFor) -> Planned:
     permit.check_fields(sorted(through), "changes")
     condition = permit.condition(through)
     after = condition if fields_of(condition) & _changing(write.changes) else None
-    return Planned(replace(write, where=both(write.where, condition)), after, permit, await permit_for("read"))
+    return Planned(
+        replace(write, where=both(write.where, condition)), after, permit, await permit_for("read")
+    )
 
 
 async def checked_delete(write: Delete, permit_for: PermitFor) -> Planned:
@@ -87,7 +89,11 @@ async def checked_delete(write: Delete, permit_for: PermitFor) -> Planned:
 
 async def checked_upsert(write: Upsert, permit_for: PermitFor) -> Planned:
     """Check that the record may be created, and narrow what it meets to the rows that the user may change."""
-    creating, updating, reading = await permit_for("create"), await permit_for("update"), await permit_for("read")
+    creating, updating, reading = (
+        await permit_for("create"),
+        await permit_for("update"),
+        await permit_for("read"),
+    )
     for permit in (creating, updating):
         permit.require()
     reading.check_fields(set(write.on) - CARRIED, "on")
@@ -129,7 +135,6 @@ def _changing(names: Any) -> frozenset[str]:
 def _outside(permit: Permit) -> AccessDenied:
     assert permit.collection is not None
     return permit.denial(
-        f"The row would lie outside of what the user may {permit.action} in {permit.collection.name!r}."
+        f"The row would lie outside of what the user may {permit.action} in {permit.collection.name!r}.",
+        "; ".join(item.text for item in permit.allowed),
     )
-
-
