@@ -75,9 +75,8 @@ async def checked_update(write: Update, permit_for: PermitFor) -> Planned:
     permit.check_fields(sorted(through), "changes")
     condition = permit.condition(through)
     after = condition if fields_of(condition) & _changing(write.changes) else None
-    return Planned(
-        replace(write, where=both(write.where, condition)), after, permit, await permit_for("read")
-    )
+    within = replace(write, where=both(write.where, condition))
+    return Planned(within, after, permit, await permit_for("read"))
 
 
 async def checked_delete(write: Delete, permit_for: PermitFor) -> Planned:
