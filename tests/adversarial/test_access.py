@@ -63,6 +63,7 @@ class House:
     mallory: TenantHandle
     own: Customer
     victim: Customer
+    other: Customer
     order: Order
     cursor: str = ""
 
@@ -91,7 +92,7 @@ async def house(sdk: MultiTenantSDK) -> AsyncIterator[House]:
     await admin.create(Setting(id="theme", value=SECRET))
     await admin.create(Setting(id="mine", value=SECRET), idempotency_key="k")
     page = await admin.read(Customer, order_by="email", limit=1)
-    yield House(sdk, admin, mallory, made[0], made[1], order, page.next_cursor or "")
+    yield House(sdk, admin, mallory, made[0], made[1], made[2], order, page.next_cursor or "")
 
 
 Opening = Callable[[], AbstractAsyncContextManager[MultiTenantSDK]]
@@ -149,7 +150,8 @@ ATTACKS: dict[str, Attack] = {
     "update an instance": lambda h: h.data.update(h.victim, tags=["x"]),
     "become another": lambda h: h.data.update(Customer, h.own.id, name="victim"),
     "delete another": lambda h: h.data.delete(Customer, h.victim.id),
-    "delete an instance": lambda h: h.data.delete(h.victim),
+    "delete what nothing refers to": lambda h: h.data.delete(Customer, h.other.id),
+    "delete an instance": lambda h: h.data.delete(h.other),
     "create for another": lambda h: h.data.create(Customer(name="victim", email="x")),
     "create hidden": lambda h: h.data.create(Customer(name="mallory", email="x", notes={"a": 1})),
     "create elsewhere": lambda h: h.data.create(Setting(id="new", value="x")),
