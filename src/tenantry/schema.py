@@ -40,11 +40,19 @@ _TAKEN = {
     "json_each": "SQLite's own",
 }
 _MAX_DIGITS = 90
+MAX_WEIGHT = 100
 _RESERVED = frozenset({"tenant_id", "and", "or", "not"})
 
 
+@dataclass(frozen=True, slots=True)
 class Searchable:
-    """Marks a text field for full-text search."""
+    """Marks a text field for full-text search.
+
+    Attributes:
+        weight: How much a word counts that stands in this field, a whole number from 1 to 100.
+    """
+
+    weight: int = 1
 
 
 class Unique:
@@ -153,6 +161,7 @@ class Field:
     unique: bool = False
     indexed: bool = False
     searchable: bool = False
+    weight: int = 1
     pii: bool = False
     ref: Ref | None = None
     renamed_from: str | None = None
@@ -446,6 +455,9 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
     field = _typed(name, annotation, where, markers)
     if marked(Searchable) and field.kind is not Kind.TEXT:
         raise SchemaError(f"{where}: Searchable needs a text field.", field=name)
+    weight = next((item.weight for item in markers if isinstance(item, Searchable)), 1)
+    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= MAX_WEIGHT:
+        raise SchemaError(f"{where}: the weight must be a whole number from 1 to {MAX_WEIGHT}.", field=name)
     if (marked(Unique) or marked(Indexed)) and field.kind in (Kind.JSON, Kind.LIST):
         raise SchemaError(f"{where}: a {field.kind.value} field cannot be unique or indexed.", field=name)
     return dataclasses.replace(
@@ -454,6 +466,7 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
         unique=marked(Unique),
         indexed=marked(Indexed),
         searchable=marked(Searchable),
+        weight=weight,
         pii=marked(PII),
         ref=next((item for item in markers if isinstance(item, Ref)), None),
         renamed_from=next((item.name for item in markers if isinstance(item, RenamedFrom)), None),

@@ -32,9 +32,12 @@ from tenantry.errors import (
 )
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
+from tenantry.insights import INSIGHTS, Insights, Watch
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, Database, DatabaseAdapter, Rests, SessionAdapter
+from tenantry.plans import Catalog, Flag, Plan, TenantSettings, UsageReport
+from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Meter, Rests, SessionAdapter
 from tenantry.registry import adapter_for
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, Field, collection_of
 from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.explanation import AccessExplanation, explain
@@ -43,6 +46,10 @@ from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action
 from tenantry.tenants import (
     AUDIT,
     CONTROL_COLLECTIONS,
+    BoundSettings,
+    RequestMeter,
+    Standings,
+    TenantFlags,
     TenantLease,
     TenantManager,
     audit,
@@ -50,6 +57,7 @@ from tenantry.tenants import (
     cursor_secret,
     job_secret,
     prepare_directory,
+    store_plans,
 )
 from tenantry.tokens import JobKey, JobSigner
 from tenantry.types import tenant_id
@@ -75,16 +83,24 @@ class TenantHandle:
         self._sdk = sdk
         self.context = context
         self.data: DataManager = sdk.data.bind(context)
+        self.flags: TenantFlags = TenantFlags(sdk.tenants, context)
+        self.settings: BoundSettings = BoundSettings(sdk.tenants, context)
 
     async def __aenter__(self) -> Self:
         check_ambient(self.context)
         await self._sdk._lease_of().admit(self.context.tenant_id)
+        await self._sdk._count_request(self.context.tenant_id)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    async def usage(self) -> UsageReport:
+        """Return what the tenant uses, and what its plan allows."""
+        await self._sdk._lease_of().admit(self.context.tenant_id)
+        return await self._sdk.tenants.usage(self.context.tenant_id)
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
@@ -133,6 +149,9 @@ class MultiTenantSDK:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
         access: What each user of a tenant may do; without it, everything in their tenant.
+        plans: The plans that tenants may have; without any, a plan is any text.
+        flags: The feature flags.
+        tenant_settings: The model of the tenants' settings.
     """
 
     def __init__(
@@ -141,6 +160,9 @@ class MultiTenantSDK:
         *,
         models: Sequence[type[object]] = (),
         access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        tenant_settings: type[TenantSettings] | None = None,
     ) -> None:
         self._settings = settings
         self._hooks = Hooks()
@@ -155,6 +177,16 @@ class MultiTenantSDK:
         self._models = {item.model: item for item in own}
         self._rules = None if access is None else Rulebook(access, self._own)
         self._guard: GuardedDatabase | None = None
+        performance = settings.performance
+        slow = performance.slow_query_seconds
+        self._watch = Watch(slow=slow, interval=performance.insights_interval)
+        self._insights = Insights(self._watch, self._own, slow)
+        if performance.query_insights:
+            self._hooks.add_after(self._watch.observe)
+        self._catalog = Catalog(
+            plans, flags, tenant_settings, (item.name for item in own if item.scope == "tenant")
+        )
+        self._requests: RequestMeter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database: DatabaseAdapter | None = None
         self._lease: TenantLease | None = None
@@ -173,6 +205,9 @@ class MultiTenantSDK:
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
         access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        settings: type[TenantSettings] | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -186,6 +221,9 @@ class MultiTenantSDK:
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
             access: What each user of a tenant may do; without it, everything in their tenant.
+            plans: The plans that tenants may have; without any, a plan is any text.
+            flags: The feature flags.
+            settings: The model of the tenants' settings.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -198,7 +236,14 @@ class MultiTenantSDK:
             if value is not None:
                 given["database"][option] = value
         given.update({name: options for name, options in sections.items() if options is not None})
-        return cls(load_settings(given, toml=toml, env=env), models=models, access=access)
+        return cls(
+            load_settings(given, toml=toml, env=env),
+            models=models,
+            access=access,
+            plans=plans,
+            flags=flags,
+            tenant_settings=settings,
+        )
 
     async def initialize(self) -> None:
         """Connect, check the schema and prove the isolation. Nothing is served before that has passed.
@@ -219,7 +264,7 @@ class MultiTenantSDK:
 
     async def _prepare(self, database: DatabaseAdapter) -> None:
         settings = self._settings
-        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, *self._own.values()]
+        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *self._own.values()]
         await database.open(everything)
         if settings.database.schema_mode == "create":
             await database.create_schema()
@@ -232,6 +277,7 @@ class MultiTenantSDK:
             )
         await prepare_directory(database)
         await database.attest()
+        await self._prepare_plans(database)
         cursors = CursorSigner(await cursor_secret(database))
         self._job_signer = await _job_signer(settings.jobs, database)
         performance = settings.performance
@@ -241,11 +287,40 @@ class MultiTenantSDK:
         guard = None if self._rules is None else GuardedDatabase(database, self._rules)
         reached: Database = guard or database
         coalescer = Coalescer(reached.fetch) if performance.coalesce else None
-        runtime = Runtime(reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
+        retry = Retry(settings.database.retry_attempts, settings.database.timeout)
+        runtime = Runtime(
+            reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
+        )
         self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime, self._guard = database, lease, runtime, guard
-        self._tenants = TenantManager(database, lease, everything, cursors)
+        standings = Standings(database, lease, max_tenants=performance.max_known_tenants)
+        self._requests = RequestMeter(
+            database, standings, self._catalog, max_tenants=performance.max_known_tenants
+        )
+        self._tenants = TenantManager(
+            database, lease, everything, cursors, self._catalog, standings, self._requests
+        )
         self._data = DataManager(runtime)
+        self._watch.start(database, lease.admits)
+
+    async def _prepare_plans(self, database: DatabaseAdapter) -> None:
+        """Write the plans down where the database looks, once it is known to count what they limit."""
+        if self._catalog.counts:
+            if not isinstance(database, Meter):
+                raise Unsupported(
+                    f"Plans limit rows or storage, and this database ({database.name}) does not count them."
+                )
+            uncounted = await database.prepare_counting()
+            if uncounted:
+                raise SchemaMismatch(
+                    [f"table {name} is not counted" for name in uncounted],
+                    fix="Bring the tables up to date: tenantry migrate new, then tenantry migrate upgrade.",
+                )
+        await store_plans(database, self._catalog)
+
+    async def _count_request(self, tenant: str) -> None:
+        if self._requests is not None and self._catalog.plans:
+            await self._requests.count(tenant)
 
     def _adapter(self) -> DatabaseAdapter:
         options = self._settings.database
@@ -263,6 +338,7 @@ class MultiTenantSDK:
         database, self._database = self._database, None
         if database is None:
             return
+        await self._watch.close()
         if self._runtime is not None and self._runtime.coalescer is not None:
             await self._runtime.coalescer.close()
         if self._lease is not None:
@@ -276,6 +352,7 @@ class MultiTenantSDK:
         if isinstance(database, Rests):
             if runtime.coalescer is not None:
                 await runtime.coalescer.close()
+            await self._watch.rest()
             await self._lease_of().close()
             await database.rest()
 
@@ -318,6 +395,11 @@ class MultiTenantSDK:
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return self._opened(self._data)
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return self._opened(self._insights)
 
     @property
     def job_signer(self) -> JobSigner:
@@ -553,8 +635,11 @@ class MultiTenantSDK:
             listener(service)
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
-        return self._metrics.snapshot()
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
+        found = self._metrics.snapshot()
+        if self._database is not None and isinstance(self._database, Measured):
+            found["pool"] = self._database.measure()
+        return found
 
 
 def _at_once(work: Coroutine[Any, Any, None]) -> None:

@@ -54,15 +54,16 @@ def test_every_write_is_decided_or_refused() -> None:
 
 
 def test_every_port_that_takes_a_context_is_the_guards_or_asks_it() -> None:
-    """`SessionAdapter` is reached through the SDK, which asks for raw access; the guard has it not."""
+    """Others are the SDK's: it asks for raw access before `SessionAdapter`, and `Explains` tells no user anything."""
     asked = set()
     for name, port in vars(ports).items():
         if inspect.isclass(port) and getattr(port, "_is_protocol", False):
             for member in vars(port).values():
                 if inspect.isfunction(member) and "context" in inspect.signature(member).parameters:
                     asked.add(name)
-    assert asked == {"Executor", "Database", "SessionAdapter"}
-    assert not isinstance(GuardedDatabase, ports.SessionAdapter)
+    assert asked == {"Executor", "Database", "SessionAdapter", "Explains"}
+    assert not hasattr(GuardedDatabase, "session")
+    assert not hasattr(GuardedDatabase, "explain")
 
 
 async def test_a_write_that_it_does_not_know_is_refused(shop: Shop) -> None:
@@ -181,7 +182,12 @@ async def test_a_row_with_hidden_fields_is_changed_and_never_copied(shop: Shop) 
     paid = await seller.update(mine, status="paid")
     assert (paid.status, paid.version) == ("paid", 2)
     assert (await shop.admin.get(Order, order.id)).note == "secret"
-    for call in (shop.admin.create(mine), shop.admin.upsert(mine), shop.admin.bulk_create([mine])):
+    for call in (
+        shop.admin.create(mine),
+        shop.admin.upsert(mine),
+        shop.admin.bulk_create([mine], atomic=True),
+        shop.admin.bulk_update([mine], atomic=True),
+    ):
         with pytest.raises(FieldHidden, match=r"Order\.team"):
             await call
 
@@ -203,7 +209,7 @@ async def test_only_writable_fields_are_written(shop: Shop) -> None:
     for call, path in (
         (author.create(Order(owner="ann", status="paid")), "record.status"),
         (author.create(Order(owner="ann", team="red")), "record.team"),
-        (author.bulk_create([Order(owner="ann"), Order(owner="ann", team="red")]), "record.team"),
+        (author.bulk_create([Order(owner="ann", team="red")], atomic=True), "record.team"),
         (seller.update(Order, order.id, note="x"), "changes.note"),
         (seller.update(Order, order.id, {"status": "x", "team": "red"}), "changes.team"),
         (merger.upsert(Product(name="x", sku="guess", cost=Decimal(1)), on="sku"), "on.sku"),
@@ -252,6 +258,39 @@ async def test_a_row_never_leaves_its_condition_in_a_write(shop: Shop) -> None:
     with pytest.raises(TransactionFailed):
         await swallow()
     assert await shop.admin.get(Order, order.id) == order
+
+
+async def test_each_item_of_a_bulk_write_is_decided_by_itself(shop: Shop) -> None:
+    """Items that would leave their condition are found once they are stored, and the others run again without them."""
+    leader = shop.user("ann", "leader", team="red").data
+    made = await shop.admin.bulk_create(
+        [Order(owner=str(n), team="red" if n % 3 else "blue") for n in range(9)]
+    )
+    changes = [(made.rows[n].id, {"team": "red" if n % 2 else "blue", "status": "paid"}) for n in range(9)]
+    done = await leader.bulk_update(Order, changes)
+    outside = {0: NotFound, 3: NotFound, 6: NotFound, 2: AccessDenied, 4: AccessDenied, 8: AccessDenied}
+    assert {index: type(error) for index, error in done.refused.items()} == outside
+    stored = {
+        order.owner: (order.team, order.status, order.version) for order in await shop.admin.read(Order)
+    }
+    assert {owner for owner, values in stored.items() if values == ("red", "paid", 2)} == {"1", "5", "7"}
+    assert all(values[1:] == ("open", 1) for owner, values in stored.items() if owner not in {"1", "5", "7"})
+    author = shop.user("ann", "author").data
+    created = await author.bulk_create([Order(owner="ann"), Order(owner="bob"), Order(owner="ann", note="n")])
+    assert list(created.refused) == [1]
+    assert not hasattr(created.rows[0], "owner")
+    gone = await leader.bulk_delete(Order, [made.rows[1].id])
+    assert isinstance(gone.errors[0], AccessDenied)
+
+    async def within_a_transaction() -> None:
+        async with leader.transaction() as unit:
+            await unit.bulk_update(
+                Order, [(made.rows[1].id, {"status": "x"}), (made.rows[5].id, {"team": "x"})]
+            )
+
+    with pytest.raises(AccessDenied, match="would lie outside"):
+        await within_a_transaction()
+    assert (await shop.admin.get(Order, made.rows[1].id)).status == "paid"
 
 
 async def test_a_guarded_transaction_is_behind_the_guard(shop: Shop) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tenantry.context import Context, SystemContext
 from tenantry.errors import (
     InvalidQuery,
+    InvalidRecord,
     Unsupported,
 )
 from tenantry.ports import Insert, Purge, Update, Upsert, Write
@@ -68,6 +69,25 @@ def new_record(collection: Collection, instance: KeyedModel) -> Record:
     record["version"] = 1
     record["created_at"] = record["updated_at"] = now()
     return record
+
+
+def validated(collection: Collection, record: object) -> KeyedModel:
+    """Return a record that a caller gave as an instance."""
+    if not isinstance(record, Mapping):
+        raise InvalidRecord(f"expected a mapping, got {type(record).__name__}.", field="record")
+    if "tenant_id" in record:
+        raise InvalidRecord("the tenant comes from the context, never from a record.", field="tenant_id")
+    return collection.validate(record)
+
+
+def check_group(collection: Collection, group: tuple[str, ...]) -> None:
+    """Refuse to look for existing rows by fields that several rows may share."""
+    if group != ("id",) and group not in collection.unique:
+        raise InvalidQuery(
+            f"{group!r} is not unique in {collection.name!r}.",
+            path="on",
+            fix=f"Use ('id',) or one of {list(collection.unique)}.",
+        )
 
 
 def given_values(collection: Collection, instance: KeyedModel, record: Mapping[str, Any] | None) -> Record:

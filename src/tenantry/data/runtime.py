@@ -14,6 +14,7 @@ from tenantry.errors import (
 )
 from tenantry.hooks import Hooks
 from tenantry.ports import Database
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, KeyedModel
 
 
@@ -40,6 +41,7 @@ class Runtime:
     coalescer: Coalescer | None
     logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
+    retry: Retry = field(default_factory=lambda: Retry(attempts=1, seconds=0.0))
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

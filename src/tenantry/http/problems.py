@@ -76,7 +76,16 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     TenantryError: 500,
 }
 # What an error carries beyond its message that helps the caller to correct the request.
-_DETAILS: Final = ("action", "path", "field", "fields", "expected_version", "current_version", "current", "wanted")
+_DETAILS: Final = (
+    "action",
+    "path",
+    "field",
+    "fields",
+    "expected_version",
+    "current_version",
+    "current",
+    "wanted",
+)
 
 
 class Refusal(TenantryError):

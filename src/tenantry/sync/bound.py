@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
@@ -9,7 +10,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from tenantry import sdk as asynchronous
 from tenantry.context import TenantContext
-from tenantry.errors import Closed
+from tenantry.data.units import attempts_of
+from tenantry.errors import Closed, DatabaseUnavailable
+from tenantry.resilience.retry import pause
 from tenantry.sync.lanes import Lane
 from tenantry.sync.session import Session, refuse
 from tenantry.types import tenant_id
@@ -90,6 +93,19 @@ class Root(Bound[asynchronous.MultiTenantSDK]):
     def _anytime(self, ask: Callable[[asynchronous.MultiTenantSDK], T]) -> T:
         """Return what ``ask`` returns; while the SDK is open, it is asked on the loop."""
         return self._session.now(lambda: ask(self._target()))
+
+
+def run_again(block: Callable[[], AbstractContextManager[A]], work: Callable[[A], T], attempts: int) -> T:
+    """Run ``work`` in a block, and in another one as long as it is certain that nothing was written."""
+    for number in attempts_of(attempts):
+        try:
+            with block() as entered:
+                return work(entered)
+        except DatabaseUnavailable as error:
+            if number == attempts or not error.nothing_written:
+                raise
+        time.sleep(pause(number))
+    raise AssertionError("the last attempt returns or raises")
 
 
 class Block(AbstractContextManager[R]):

@@ -16,13 +16,16 @@ from tenantry import sdk as asynchronous
 from tenantry.config import Settings
 from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
+from tenantry.plans import Flag, Plan, TenantSettings, UsageReport
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
-from tenantry.security.access import AccessExplanation, AccessPolicy
-from tenantry.security.access.policy import Action
+from tenantry.security.access.explanation import AccessExplanation
+from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.tenants import TenantManager
+from tenantry.tenants import BoundSettings, TenantFlags
 from tenantry.tokens import JobSigner
 
 
@@ -39,6 +42,16 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         """What the asynchronous class has as ``data``."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
+    @property
+    def flags(self) -> TenantFlags:
+        """What the asynchronous class has as ``flags``."""
+        return self._known().flags
+
+    @property
+    def settings(self) -> BoundSettings:
+        """What the asynchronous class has as ``settings``."""
+        return self._known().settings
+
     def __enter__(self) -> Self:
         self._run(lambda it: it.__aenter__())
         return self
@@ -47,6 +60,10 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._run(lambda it: it.__aexit__(kind, error, trace))
+
+    def usage(self) -> UsageReport:
+        """Return what the tenant uses, and what its plan allows."""
+        return self._run(lambda it: it.usage())
 
 
 class SystemHandle(Bound[asynchronous.SystemHandle]):
@@ -72,12 +89,31 @@ class MultiTenantSDK(Root):
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
         access: What each user of a tenant may do; without it, everything in their tenant.
+        plans: The plans that tenants may have; without any, a plan is any text.
+        flags: The feature flags.
+        tenant_settings: The model of the tenants' settings.
     """
 
     def __init__(
-        self, settings: Settings, *, models: Sequence[type[object]] = (), access: AccessPolicy | None = None
+        self,
+        settings: Settings,
+        *,
+        models: Sequence[type[object]] = (),
+        access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        tenant_settings: type[TenantSettings] | None = None,
     ) -> None:
-        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models, access=access))
+        self._stand_for(
+            asynchronous.MultiTenantSDK(
+                settings,
+                models=models,
+                access=access,
+                plans=plans,
+                flags=flags,
+                tenant_settings=tenant_settings,
+            )
+        )
 
     @classmethod
     def open(
@@ -89,6 +125,9 @@ class MultiTenantSDK(Root):
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
         access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        settings: type[TenantSettings] | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -102,6 +141,9 @@ class MultiTenantSDK(Root):
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
             access: What each user of a tenant may do; without it, everything in their tenant.
+            plans: The plans that tenants may have; without any, a plan is any text.
+            flags: The feature flags.
+            settings: The model of the tenants' settings.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -117,6 +159,9 @@ class MultiTenantSDK(Root):
                 database=database,
                 performance=performance,
                 access=access,
+                plans=plans,
+                flags=flags,
+                settings=settings,
                 toml=toml,
                 env=env,
                 **sections,
@@ -155,6 +200,11 @@ class MultiTenantSDK(Root):
     def data(self) -> DataManager:
         """The rows, unbound: each call names its context, or runs inside a request that has one."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return Insights(self._session, lambda: self._target().insights, self._pin)._checked()
 
     @property
     def job_signer(self) -> JobSigner:
@@ -276,5 +326,5 @@ class MultiTenantSDK(Root):
         return self._run(lambda it: it.get_health())
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
         return self._anytime(lambda it: it.get_metrics())

@@ -47,9 +47,9 @@ class Planned:
         """
         if self.after is None or self.permit is None:
             return
-        # Of an upsert that inserted, it was certain.
-        changed = [row for row in rows if not isinstance(self.write, Upsert) or row["version"] > 1]
-        if not all(holds(self.after, row) for row in changed):
+        # A row that an upsert inserted is the record that was given, which may be created.
+        given = self.write.record if isinstance(self.write, Upsert) else None
+        if not all(row == given or holds(self.after, row) for row in rows):
             raise _outside(self.permit)
 
     def shown(self, rows: list[Record]) -> list[Record]:

@@ -193,7 +193,10 @@ class Access(Setting):
             (clerk.data.create(Book(title="new", copies=5)), AccessDenied),
             (clerk.data.upsert("books", {"id": mine.id, "title": "x", "copies": 5}), AccessDenied),
             (clerk.data.upsert("books", {"id": theirs.id, "title": "x", "copies": 1}), UniqueViolation),
-            (clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}]), AccessDenied),
+            (
+                clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}], atomic=True),
+                AccessDenied,
+            ),
         ):
             with pytest.raises(error):
                 await write
