@@ -85,7 +85,7 @@ def test_where_no_index_helps_none_is_advised(shape: dict[str, Any], code: str, 
 
 
 def test_shapes_of_other_verbs_and_of_unknown_collections_are_passed_over() -> None:
-    slow = {"seconds": 0.5, "plan": WASTE, "equal": ("status",)}
+    slow: dict[str, Any] = {"seconds": 0.5, "plan": WASTE, "equal": ("status",)}
     assert codes(counted(verb="search", **slow), counted(verb="create", **slow)) == []
     assert codes(counted(collection="gone", **slow)) == ["slow-query"]
 
@@ -96,7 +96,7 @@ def test_a_large_read() -> None:
 
 
 def test_what_is_asked_row_by_row() -> None:
-    together = {"loops": 2, "looped": 30, "seconds": 0.001}
+    together: dict[str, Any] = {"loops": 2, "looped": 30, "seconds": 0.001}
     (get,) = findings(counted(verb="get", collection="authors", after="articles", **together))
     assert "2 requests read many rows of 'articles' and then asked this 15 times" in get.message
     assert 'include=["author"]' in get.fix
@@ -135,7 +135,9 @@ def test_unused_are_only_those_that_were_watched_long_enough() -> None:
             Index("articles", ("tenant_id", "status"), "unseen", scans=0),
         )
     )
-    seen = dict.fromkeys(("idle", "busy", "uncounted"), (START, 5)) | dict.fromkeys(("key", "reference"), (START, 0))
+    seen = dict.fromkeys(("idle", "busy", "uncounted"), (START, 5)) | dict.fromkeys(
+        ("key", "reference"), (START, 0)
+    )
     assert list(unused(catalog, seen, START + WEEK, WEEK)) == [idle]
     assert list(unused(catalog, seen, START + WEEK - dt.timedelta(seconds=1), WEEK)) == []
 
