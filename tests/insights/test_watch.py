@@ -231,7 +231,7 @@ async def test_sqlite_says_how_it_reads_and_its_index_is_made(url: str) -> None:
 
         async def ask() -> Any:
             for _ in range(2):
-                await data.read(Article, {"words": 5, "title": {"ilike": "A%"}}, order_by="title", limit=5)
+                await data.read(Article, {"words": 5, "title": {"ilike": "A%"}}, order_by="-published", limit=9)
                 await data.read(Article, {"words": 7}, order_by="-published", limit=5)
                 await data.count(Article, {"words": 7})
             for _ in range(3):

@@ -80,6 +80,7 @@ class Connection:
 
     def __init__(self, path: str, *, timeout: float, readonly: bool) -> None:
         self._deadline = 0.0
+        self._explained = 0
         self._reach = NOTHING
         self._trusted = True
         # It is closed by another thread than the one that uses it.
@@ -145,7 +146,10 @@ class Connection:
 
     def explain(self, step: Step, reach: Reach, timeout: float) -> list[Any]:
         """Return how a compiled statement would run. It is prepared under the same authorizer, and not run."""
-        explained = msgspec.structs.replace(step.statement, text=f"EXPLAIN QUERY PLAN {step.statement.text}")
+        # A text of its own each time: the driver would keep the statement, whose plan nothing ever renews.
+        self._explained += 1
+        text = f"EXPLAIN QUERY PLAN /* {self._explained} */ {step.statement.text}"
+        explained = msgspec.structs.replace(step.statement, text=text)
         return self.run(Step(explained, step.args), reach, timeout)
 
     def check_fence(self, context: Context) -> None:
