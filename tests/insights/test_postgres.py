@@ -289,7 +289,7 @@ async def held(site: Site) -> AsyncIterator[Any]:
 async def is_waiting(site: Site) -> int:
     """Wait until an index is being made and waits for somebody; return its server process."""
     async with site.connected() as admin:
-        for _ in range(300):
+        for _ in range(200):
             pid = await admin.fetchval(
                 "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%' AND lockers_total > 0"
             )

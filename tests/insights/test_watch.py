@@ -129,7 +129,7 @@ async def test_closing_does_not_wait_for_a_database_that_hangs(monkeypatch: pyte
     await sdk.initialize()
     await sdk.tenants.create("acme")
     await sdk.tenant("acme").data.count(Article)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         await sdk.close()
 
 
@@ -231,7 +231,9 @@ async def test_sqlite_says_how_it_reads_and_its_index_is_made(url: str) -> None:
 
         async def ask() -> Any:
             for _ in range(2):
-                await data.read(Article, {"words": 5, "title": {"ilike": "A%"}}, order_by="-published", limit=9)
+                await data.read(
+                    Article, {"words": 5, "title": {"ilike": "A%"}}, order_by="-published", limit=9
+                )
                 await data.read(Article, {"words": 7}, order_by="-published", limit=5)
                 await data.count(Article, {"words": 7})
             for _ in range(3):
