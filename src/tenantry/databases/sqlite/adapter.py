@@ -263,7 +263,9 @@ class SQLiteAdapter:
         reach = self._reaches[step.statement.table, False]
 
         def work(connection: Connection) -> Plan:
-            connection.run(nothing, reach, seconds)  # notices indexes that were made since, as EXPLAIN does not
+            connection.run(
+                nothing, reach, seconds
+            )  # notices indexes that were made since, as EXPLAIN does not
             details = [str(row[3]) for row in connection.explain(step, reach, seconds)]
             plan = indexes.plan_of(details)
             if not plan.reads_all:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
+from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
@@ -36,7 +37,9 @@ from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.values import Values
 
 
-class Conformance(Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Isolation, Ports):
+class Conformance(
+    Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Isolation, Ports, Insights
+):
     """Every property that a database must have, each as a test."""
 
 
