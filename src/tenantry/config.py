@@ -47,7 +47,9 @@ class DatabaseConfig(Section):
         schema_mode: ``check`` compares the tables with the models at start; ``create`` makes those that are missing.
         pool_size: PostgreSQL: the most connections to keep.
         timeout: Seconds after which a statement fails.
+        max_connections_per_tenant: PostgreSQL: the most connections that one tenant holds at a time.
         acquire_timeout: PostgreSQL: seconds to wait for a free connection.
+        retry_attempts: How often something that is safe to run again is run at most; 1 never runs it again.
         connect_timeout: PostgreSQL: seconds to wait for a new connection.
         readers: SQLite: number of reader threads.
         durability: SQLite: ``normal`` survives a killed process, ``full`` a power loss too.
@@ -61,8 +63,10 @@ class DatabaseConfig(Section):
     schema_mode: Literal["check", "create"] = "check"
     pool_size: int = pydantic.Field(default=10, ge=1, le=1000)
     timeout: float = pydantic.Field(default=30.0, gt=0, le=3600)
+    max_connections_per_tenant: int | None = pydantic.Field(default=None, ge=1, le=1000)
     acquire_timeout: float = pydantic.Field(default=10.0, gt=0, le=3600)
     connect_timeout: float = pydantic.Field(default=10.0, gt=0, le=600)
+    retry_attempts: int = pydantic.Field(default=3, ge=1, le=10)
     readers: int = pydantic.Field(default=3, ge=1, le=64)
     durability: Literal["normal", "full"] = "normal"
 

@@ -25,6 +25,7 @@ from tenantry.alembic.operations import KeepGuardOp, RenameOp, guard_op
 from tenantry.alembic.renames import RenameColumnOp, RenameTableOp, rename_marked
 from tenantry.alembic.roles import roles_of
 from tenantry.alembic.security import guarded_as, unguarded
+from tenantry.alembic.words import index_words
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.policies import TENANT_COLUMN
 from tenantry.errors import ConfigurationError, MigrationRefused
@@ -71,6 +72,7 @@ def after(context: AutogenContext, upgrade: ops.UpgradeOps, schemas: set[str | N
         _guard(context, upgrade, declared)
         _guard_again(context, upgrade)
         _online(upgrade, declared)
+    index_words(upgrade, declared)
     context.opts.pop(_SAVEPOINT).rollback()
 
 
