@@ -30,6 +30,7 @@ from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
+from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.ports import Ports
@@ -56,6 +57,7 @@ class Conformance(
     Isolation,
     Ports,
     Access,
+    Insights,
 ):
     """Every property that a database must have, each as a test."""
 
