@@ -17,7 +17,7 @@ from tenantry.schema import (
     SoftDelete,
     Unique,
 )
-from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
@@ -46,6 +46,7 @@ __all__ = [
     "Shared",
     "SoftDelete",
     "Sum",
+    "SupportHandle",
     "SystemHandle",
     "Tenant",
     "TenantContext",

@@ -19,15 +19,15 @@ from tenantry.schema import TENANT, KeyedModel
 from tenantry.shapes import Shape, extended
 from tenantry.types import Record
 
-R = TypeVar("R")
+Row = TypeVar("Row")
 
 
 Position = tuple[Any, ...]
 # Given where the last batch ended, reads the next one and says where that ends; no position is the end of all.
-Read = Callable[[Position | None], Awaitable[tuple[list[R], Position | None]]]
+Read = Callable[[Position | None], Awaitable[tuple[list[Row], Position | None]]]
 
 
-class Stream(AsyncIterator[R], Generic[R]):
+class Stream(AsyncIterator[Row], Generic[Row]):
     """The rows of :meth:`DataManager.stream`, to be consumed once.
 
     Between two batches it holds nothing: no connection, no transaction, and of the rows only where they ended. It
@@ -35,15 +35,15 @@ class Stream(AsyncIterator[R], Generic[R]):
     When a batch fails, nothing is skipped: the next call asks for the same one again.
     """
 
-    def __init__(self, context: Context, read: Read[R]) -> None:
+    def __init__(self, context: Context, read: Read[Row]) -> None:
         self._context = None if isinstance(context, SystemContext) else context
         self._read = read
         self._position: Position | None = None
-        self._rows: list[R] = []
+        self._rows: list[Row] = []
         self._busy = False
         self._over = False
 
-    async def next_batch(self) -> list[R]:
+    async def next_batch(self) -> list[Row]:
         """Return the next rows, at most ``batch_size``; none at the end."""
         if self._rows:
             rest, self._rows = self._rows[::-1], []
@@ -62,14 +62,14 @@ class Stream(AsyncIterator[R], Generic[R]):
             self._over = True
         return rows
 
-    async def __anext__(self) -> R:
+    async def __anext__(self) -> Row:
         if not self._rows:
             self._rows = (await self.next_batch())[::-1]
         if not self._rows:
             raise StopAsyncIteration
         return self._rows.pop()
 
-    async def batches(self) -> AsyncIterator[list[R]]:
+    async def batches(self) -> AsyncIterator[list[Row]]:
         """Iterate over lists of rows instead: ``async for rows in stream.batches()``."""
         while rows := await self.next_batch():
             yield rows

@@ -32,6 +32,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.internal import administers, check_rights
 from tenantry.ports import Delete, Discard, Insert, Purge, Update, Upsert, Write
 from tenantry.query import EVERYTHING, And, Comparison, Deleted, Filter, Query
 from tenantry.schema import MARK, TENANT, Collection, Field
@@ -491,7 +492,7 @@ class Compiler:
         if collection.name not in self.tables:
             raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
         if isinstance(context, SystemContext):
-            if write and collection.scope == "tenant":
+            if write and collection.scope == "tenant" and not administers(context, collection):
                 raise IsolationError(
                     "The system does not write rows of tenants; use the tenant's own handle."
                 )
@@ -500,6 +501,7 @@ class Compiler:
             raise IsolationError(f"No tenant reaches {collection.name!r}.")
         if write and collection.scope == "shared":
             raise ReadOnlyCollection(collection.name)
+        check_rights(context, collection, write=write)
         return _Reach.TENANT
 
     def _select(

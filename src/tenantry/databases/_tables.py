@@ -134,6 +134,8 @@ class Tables(Mapping[str, sa.Table]):
             sa.Index(_name(name, group, "key"), *parts, unique=True, postgresql_where=live, sqlite_where=live)
         for group in collection.indexes:
             sa.Index(_name(name, group, "idx"), *(table.c[part] for part in (*first, *group)))
+        for group in collection.across:
+            sa.Index(_name(name, group, "across"), *(table.c[part] for part in group))
         return table
 
     def _foreign_keys(self, collection: Collection, first: tuple[str, ...]) -> list[sa.ForeignKeyConstraint]:

@@ -9,7 +9,8 @@ Conflict, UniqueViolation, ReferenceViolation, TenantExists,
 InvalidTransition                                                              409
 InvalidQuery, InvalidRecord and other wrong requests, IdempotencyConflict,
 InvalidTenantId                                                                422
-TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection            403
+TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection,
+AccessDenied                                                                   403
 Unavailable (with Retry-After)                                                 503
 Refusal                                                                        its own
 all others                                                                     500
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenantry.errors import (
+    AccessDenied,
     Conflict,
     ContextMismatch,
     IdempotencyConflict,
@@ -65,6 +67,7 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     IdempotencyConflict: 422,
     InvalidTenantId: 422,
     InvalidRequest: 422,
+    AccessDenied: 403,
     ReadOnlyCollection: 403,
     TenantSuspended: 403,
     TenantDeleted: 403,
@@ -73,7 +76,16 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     TenantryError: 500,
 }
 # What an error carries beyond its message that helps the caller to correct the request.
-_DETAILS: Final = ("path", "field", "fields", "expected_version", "current_version", "current", "wanted")
+_DETAILS: Final = (
+    "action",
+    "path",
+    "field",
+    "fields",
+    "expected_version",
+    "current_version",
+    "current",
+    "wanted",
+)
 
 
 class Refusal(TenantryError):

@@ -16,7 +16,6 @@ from tenantry.context import Context, TenantContext
 from tenantry.data.bulk import Change, Many
 from tenantry.data.manager import R
 from tenantry.data.records import M, T
-from tenantry.data.streams import R
 from tenantry.filters import Where
 from tenantry.ports import Isolation
 from tenantry.query import Deleted
