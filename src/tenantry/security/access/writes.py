@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from tenantry.errors import AccessDenied
 from tenantry.evaluation import holds
-from tenantry.ports import Delete, Insert, Update, Upsert, Write
-from tenantry.query import Filter
+from tenantry.ports import Delete, Discard, Insert, Update, Upsert, Write
+from tenantry.query import EVERYTHING, Filter
 from tenantry.schema import CARRIED, MARK, Collection
 from tenantry.security.access.conditions import both, fields_of
 from tenantry.security.access.permits import Permit
@@ -94,6 +94,18 @@ async def _checked_mark(write: Update, permit_for: PermitFor) -> Planned:
     permit.require()
     where = both(write.where, permit.condition())
     return Planned(replace(write, where=where), seen=await permit_for("read"))
+
+
+async def checked_discard(write: Discard, permit_for: PermitFor) -> Planned:
+    """Let marked rows be deleted for good by who may delete any row."""
+    permit = await permit_for("delete")
+    permit.require()
+    if permit.condition() is not EVERYTHING:
+        raise permit.denial(
+            f"The user may delete some rows of {write.collection.name!r}, and not purge them all.",
+            "; ".join(item.text for item in permit.allowed),
+        )
+    return Planned(write)
 
 
 async def checked_upsert(write: Upsert, permit_for: PermitFor) -> Planned:
