@@ -32,7 +32,7 @@ from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
 from tenantry.metrics import Metrics
 from tenantry.plans import Catalog, Flag, Plan, TenantSettings, UsageReport
-from tenantry.ports import Capability, DatabaseAdapter, Meter, Rests, SessionAdapter
+from tenantry.ports import Capability, DatabaseAdapter, Rests, SessionAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, Field, collection_of
 from tenantry.tenants import (
@@ -45,6 +45,7 @@ from tenantry.tenants import (
     TenantLease,
     TenantManager,
     audit,
+    begin_counting,
     children_first,
     cursor_secret,
     job_secret,
@@ -278,16 +279,7 @@ class MultiTenantSDK:
     async def _prepare_plans(self, database: DatabaseAdapter) -> None:
         """Write the plans down where the database looks, once it is known to count what they limit."""
         if self._catalog.counts:
-            if not isinstance(database, Meter):
-                raise Unsupported(
-                    f"Plans limit rows or storage, and this database ({database.name}) does not count them."
-                )
-            uncounted = await database.prepare_counting()
-            if uncounted:
-                raise SchemaMismatch(
-                    [f"table {name} is not counted" for name in uncounted],
-                    fix="Bring the tables up to date: tenantry migrate new, then tenantry migrate upgrade.",
-                )
+            await begin_counting(database)
         await store_plans(database, self._catalog)
 
     async def _count_request(self, tenant: str) -> None:

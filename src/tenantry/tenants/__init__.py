@@ -19,7 +19,7 @@ from tenantry.tenants.directory import (
 from tenantry.tenants.lease import TenantLease
 from tenantry.tenants.manager import PurgeCertificate, TenantManager
 from tenantry.tenants.order import children_first
-from tenantry.tenants.plans import store_plans
+from tenantry.tenants.plans import begin_counting, store_plans
 from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standings
 
@@ -40,6 +40,7 @@ __all__ = [
     "TenantManager",
     "TenantStatus",
     "audit",
+    "begin_counting",
     "children_first",
     "cursor_secret",
     "job_secret",

@@ -29,6 +29,7 @@ from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
+from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.tenants import Tenants
@@ -36,7 +37,7 @@ from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.values import Values
 
 
-class Conformance(Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Isolation, Ports):
+class Conformance(Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Plans, Isolation, Ports):
     """Every property that a database must have, each as a test."""
 
 
