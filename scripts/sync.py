@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "tenantry"
 
 # module -> its classes that have a synchronous twin
 CLASSES = {
-    "tenants": ("TenantManager",),
+    "tenants": ("TenantManager", "TenantFlags", "BoundSettings"),
     "data": ("DataManager",),
     "sdk": ("TenantHandle", "SystemHandle", "MultiTenantSDK"),
 }

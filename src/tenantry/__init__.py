@@ -3,6 +3,7 @@
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
+from tenantry.plans import Flag, Plan, Quotas, Rate, TenantSettings
 from tenantry.schema import (
     PII,
     Encrypted,
@@ -24,12 +25,16 @@ __version__ = "0.1.0"
 __all__ = [
     "PII",
     "Encrypted",
+    "Flag",
     "Indexed",
     "KeyedModel",
     "Model",
     "MultiTenantSDK",
     "Page",
+    "Plan",
     "PurgeCertificate",
+    "Quotas",
+    "Rate",
     "Record",
     "Ref",
     "RenamedFrom",
@@ -40,6 +45,7 @@ __all__ = [
     "TenantContext",
     "TenantHandle",
     "TenantId",
+    "TenantSettings",
     "TenantStatus",
     "TenantryError",
     "Unique",

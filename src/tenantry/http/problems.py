@@ -9,7 +9,9 @@ Conflict, UniqueViolation, ReferenceViolation, TenantExists,
 InvalidTransition                                                              409
 InvalidQuery, InvalidRecord and other wrong requests, IdempotencyConflict,
 InvalidTenantId                                                                422
-TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection            403
+TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection,
+QuotaExceeded                                                                  403
+QuotaExceeded of requests (with Retry-After)                                   429
 Unavailable (with Retry-After)                                                 503
 Refusal                                                                        its own
 all others                                                                     500
@@ -21,6 +23,7 @@ from __future__ import annotations
 import http
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +37,7 @@ from tenantry.errors import (
     InvalidTenantId,
     InvalidTransition,
     NotFound,
+    QuotaExceeded,
     ReadOnlyCollection,
     ReferenceViolation,
     TenantDeleted,
@@ -69,11 +73,23 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     TenantSuspended: 403,
     TenantDeleted: 403,
     ContextMismatch: 403,
+    QuotaExceeded: 403,
     Unavailable: 503,
     TenantryError: 500,
 }
 # What an error carries beyond its message that helps the caller to correct the request.
-_DETAILS: Final = ("path", "field", "fields", "expected_version", "current_version", "current", "wanted")
+_DETAILS: Final = (
+    "path",
+    "field",
+    "fields",
+    "expected_version",
+    "current_version",
+    "current",
+    "wanted",
+    "quota",
+    "used",
+    "limit",
+)
 
 
 class Refusal(TenantryError):
@@ -128,8 +144,14 @@ def problem(error: TenantryError) -> Problem:
         return _problem(status, "unavailable", "The service is away for a moment.", {}, retry)
     if status >= 500:
         return _problem(status, "internal-error", "The request could not be carried out.", {})
-    details = {name: getattr(error, name) for name in _DETAILS if getattr(error, name, None) is not None}
-    return _problem(status, code, error.message, details)
+    if isinstance(error, QuotaExceeded) and error.retry_after is not None:
+        wait = {"Retry-After": str(math.ceil(error.retry_after))}
+        return _problem(429, code, error.message, _details(error), wait)
+    return _problem(status, code, error.message, _details(error))
+
+
+def _details(error: TenantryError) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in _DETAILS if getattr(error, name, None) is not None}
 
 
 def answer(error: TenantryError, path: str) -> Problem:

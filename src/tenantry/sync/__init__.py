@@ -12,6 +12,14 @@ a thread of its own::
 
 from tenantry.sync.data import DataManager
 from tenantry.sync.sdk import MultiTenantSDK, SystemHandle, TenantHandle
-from tenantry.sync.tenants import TenantManager
+from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
 
-__all__ = ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"]
+__all__ = [
+    "BoundSettings",
+    "DataManager",
+    "MultiTenantSDK",
+    "SystemHandle",
+    "TenantFlags",
+    "TenantHandle",
+    "TenantManager",
+]

@@ -16,11 +16,12 @@ from tenantry import sdk as asynchronous
 from tenantry.config import Settings
 from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
+from tenantry.plans import Flag, Plan, TenantSettings, UsageReport
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
-from tenantry.sync.tenants import TenantManager
+from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
 from tenantry.tokens import JobSigner
 
 
@@ -37,6 +38,16 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         """What the asynchronous class has as ``data``."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
+    @cached_property
+    def flags(self) -> TenantFlags:
+        """What the asynchronous class has as ``flags``."""
+        return TenantFlags(self._session, lambda: self._target().flags, self._pin)._checked()
+
+    @cached_property
+    def settings(self) -> BoundSettings:
+        """What the asynchronous class has as ``settings``."""
+        return BoundSettings(self._session, lambda: self._target().settings, self._pin)._checked()
+
     def __enter__(self) -> Self:
         self._run(lambda it: it.__aenter__())
         return self
@@ -45,6 +56,10 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._run(lambda it: it.__aexit__(kind, error, trace))
+
+    def usage(self) -> UsageReport:
+        """Return what the tenant uses, and what its plan allows."""
+        return self._run(lambda it: it.usage())
 
 
 class SystemHandle(Bound[asynchronous.SystemHandle]):
@@ -69,10 +84,25 @@ class MultiTenantSDK(Root):
     Args:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+        plans: The plans that tenants may have; without any, a plan is any text.
+        flags: The feature flags.
+        tenant_settings: The model of the tenants' settings.
     """
 
-    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
-        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models))
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: Sequence[type[object]] = (),
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        tenant_settings: type[TenantSettings] | None = None,
+    ) -> None:
+        self._stand_for(
+            asynchronous.MultiTenantSDK(
+                settings, models=models, plans=plans, flags=flags, tenant_settings=tenant_settings
+            )
+        )
 
     @classmethod
     def open(
@@ -83,6 +113,9 @@ class MultiTenantSDK(Root):
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        settings: type[TenantSettings] | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -95,6 +128,9 @@ class MultiTenantSDK(Root):
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
+            plans: The plans that tenants may have; without any, a plan is any text.
+            flags: The feature flags.
+            settings: The model of the tenants' settings.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -109,6 +145,9 @@ class MultiTenantSDK(Root):
                 schema=schema,
                 database=database,
                 performance=performance,
+                plans=plans,
+                flags=flags,
+                settings=settings,
                 toml=toml,
                 env=env,
                 **sections,

@@ -194,9 +194,14 @@ async def recount(control: TenantPool, tenant_id: str, tables: Sequence[str]) ->
 
 async def uncounted(control: TenantPool, tables: Sequence[str]) -> list[str]:
     """Return the tables that lack one of the triggers, or have it switched off."""
-    names = [name for name, _ in _TRIGGERS_OF.values()]
     async with control.statement(None) as connection:
-        rows = await connection.fetch(_TRIGGERS, list(tables), names)
+        return await uncounted_tables(connection, tables)
+
+
+async def uncounted_tables(connection: Any, tables: Sequence[str]) -> list[str]:
+    """Return the same, asked by any role."""
+    names = [name for name, _ in _TRIGGERS_OF.values()]
+    rows = await connection.fetch(_TRIGGERS, list(tables), names)
     return sorted(set(tables) - {row["table"] for row in rows})
 
 
