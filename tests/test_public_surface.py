@@ -103,7 +103,15 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.sync": [
+        "BoundSettings",
+        "DataManager",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantFlags",
+        "TenantHandle",
+        "TenantManager",
+    ],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -126,7 +134,7 @@ METHODS: dict[type, list[str]] = {
         "tenant",
         "tenants",
     ],
-    TenantHandle: ["context", "data", "session"],
+    TenantHandle: ["context", "data", "flags", "session", "settings", "usage"],
     SystemHandle: ["context", "data"],
     DataManager: [
         "bind",
@@ -142,7 +150,23 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
-    TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
+    TenantManager: [
+        "clear_flag",
+        "clear_quota",
+        "create",
+        "delete",
+        "flags",
+        "get",
+        "list",
+        "purge",
+        "recount",
+        "resume",
+        "set_flag",
+        "set_quota",
+        "suspend",
+        "update",
+        "usage",
+    ],
 }
 
 SIGNATURES: dict[Any, str] = {
@@ -172,8 +196,8 @@ def test_a_module_exports_these_names(name: str) -> None:
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_class_has_these_members(cls: type) -> None:
     members = {name for name in dir(cls) if not name.startswith("_")}
-    instance_attributes = {"context", "data"} if cls in (TenantHandle, SystemHandle) else set()
-    assert members | instance_attributes == set(METHODS[cls])
+    attributes = {TenantHandle: {"context", "data", "flags", "settings"}, SystemHandle: {"context", "data"}}
+    assert members | attributes.get(cls, set()) == set(METHODS[cls])
 
 
 @pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)

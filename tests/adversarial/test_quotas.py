@@ -167,6 +167,17 @@ async def test_a_refusal_says_nothing_of_others(planned: Planned) -> None:
     assert (await planned.sdk.tenants.usage("globex")).rows.used == usage + 1
 
 
+async def test_no_setting_changes_what_a_row_counts(planned: Planned) -> None:
+    await planned.sdk.tenants.set_quota("acme", rows=None, reason="as many as it likes")
+    before = (await planned.sdk.tenants.usage("acme")).storage.used
+    style = "WITH style AS MATERIALIZED (SELECT set_config('datestyle', 'postgres', true))"
+    put = f"{style}, put AS ({INSERT} RETURNING email, id) SELECT put.id FROM put, style"
+    rows = await planned.acme.data.sql(put)
+    await planned.check_counters()
+    await planned.acme.data.delete("customers", rows[0]["id"])
+    assert (await planned.sdk.tenants.usage("acme")).storage.used == before
+
+
 async def test_backends_that_are_killed_leave_true_counters(planned: Planned) -> None:
     await planned.sdk.tenants.set_quota("acme", rows=planned.limit + 25, reason="some more")
     names = [planned.arena.user(role) for role in ("app", "raw")]

@@ -144,8 +144,9 @@ def problem(error: TenantryError) -> Problem:
         return _problem(status, "unavailable", "The service is away for a moment.", {}, retry)
     if status >= 500:
         return _problem(status, "internal-error", "The request could not be carried out.", {})
-    if isinstance(error, QuotaExceeded) and error.retry_after is not None:
-        wait = {"Retry-After": str(math.ceil(error.retry_after))}
+    seconds = getattr(error, "retry_after", None)
+    if seconds is not None:
+        wait = {"Retry-After": str(math.ceil(seconds))}
         return _problem(429, code, error.message, _details(error), wait)
     return _problem(status, code, error.message, _details(error))
 

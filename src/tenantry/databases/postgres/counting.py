@@ -33,9 +33,9 @@ SETTINGS: Final = {
     "timezone": "UTC",
 }
 _TRIGGERS_OF: Final = {
-    "INSERT": ("tenantry_count_insert", "NEW TABLE AS added"),
-    "UPDATE": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
-    "DELETE": ("tenantry_count_delete", "OLD TABLE AS removed"),
+    "insert": ("tenantry_count_insert", "NEW TABLE AS added"),
+    "update": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
+    "delete": ("tenantry_count_delete", "OLD TABLE AS removed"),
 }
 _LOCK: Final = 0x7465_6E61_6E75  # in ASCII, tenanu: recounts take turns
 _COLUMNS: Final = "(id, version, created_at, updated_at, tenant, collection, row_count, byte_count)"
@@ -137,7 +137,7 @@ async def begin_counting(owner: Any, table: str) -> None:
         for verb, (trigger, tables) in _TRIGGERS_OF.items():
             await owner.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {name}")
             await owner.execute(
-                f"CREATE TRIGGER {trigger} AFTER {verb} ON {name} REFERENCING {tables} "
+                f"CREATE TRIGGER {trigger} AFTER {verb.upper()} ON {name} REFERENCING {tables} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION tenantry.count_rows()"
             )
         for setting, value in SETTINGS.items():
