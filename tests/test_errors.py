@@ -44,6 +44,9 @@ ARGUMENTS: dict[str, Any] = {
     "retry_after": 3.0,
     "suggestion": "book",
     "differences": ["table books is missing"],
+    "action": "update",
+    "roles": ["viewer"],
+    "nothing_written": True,
 }
 
 

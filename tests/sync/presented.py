@@ -89,6 +89,7 @@ class Presented:
 _TWINS = (
     sync.BoundSettings,
     sync.DataManager,
+    sync.Insights,
     sync.MultiTenantSDK,
     sync.SystemHandle,
     sync.TenantFlags,

@@ -11,12 +11,14 @@ a thread of its own::
 """
 
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
 
 __all__ = [
     "BoundSettings",
     "DataManager",
+    "Insights",
     "MultiTenantSDK",
     "SystemHandle",
     "TenantFlags",

@@ -19,8 +19,11 @@ from tenantry.hooks import AfterHook, WithinHook
 from tenantry.plans import Flag, Plan, TenantSettings, UsageReport
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
+from tenantry.security.access.explanation import AccessExplanation
+from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
 from tenantry.tokens import JobSigner
 
@@ -84,6 +87,7 @@ class MultiTenantSDK(Root):
     Args:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+        access: What each user of a tenant may do; without it, everything in their tenant.
         plans: The plans that tenants may have; without any, a plan is any text.
         flags: The feature flags.
         tenant_settings: The model of the tenants' settings.
@@ -94,13 +98,19 @@ class MultiTenantSDK(Root):
         settings: Settings,
         *,
         models: Sequence[type[object]] = (),
+        access: AccessPolicy | None = None,
         plans: Sequence[Plan] = (),
         flags: Sequence[Flag] = (),
         tenant_settings: type[TenantSettings] | None = None,
     ) -> None:
         self._stand_for(
             asynchronous.MultiTenantSDK(
-                settings, models=models, plans=plans, flags=flags, tenant_settings=tenant_settings
+                settings,
+                models=models,
+                access=access,
+                plans=plans,
+                flags=flags,
+                tenant_settings=tenant_settings,
             )
         )
 
@@ -113,6 +123,7 @@ class MultiTenantSDK(Root):
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
+        access: AccessPolicy | None = None,
         plans: Sequence[Plan] = (),
         flags: Sequence[Flag] = (),
         settings: type[TenantSettings] | None = None,
@@ -128,6 +139,7 @@ class MultiTenantSDK(Root):
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
+            access: What each user of a tenant may do; without it, everything in their tenant.
             plans: The plans that tenants may have; without any, a plan is any text.
             flags: The feature flags.
             settings: The model of the tenants' settings.
@@ -145,6 +157,7 @@ class MultiTenantSDK(Root):
                 schema=schema,
                 database=database,
                 performance=performance,
+                access=access,
                 plans=plans,
                 flags=flags,
                 settings=settings,
@@ -188,6 +201,11 @@ class MultiTenantSDK(Root):
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
     @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return Insights(self._session, lambda: self._target().insights, self._pin)._checked()
+
+    @property
     def job_signer(self) -> JobSigner:
         """Signs the tenant of a job; see ``tenantry.jobs``."""
         return self._ready().job_signer
@@ -219,6 +237,37 @@ class MultiTenantSDK(Root):
             self._pin,
         )._checked()
 
+    def explain_access(
+        self,
+        tenant: str,
+        action: Action,
+        collection: type[object] | str | None = None,
+        id: Any = None,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> AccessExplanation:
+        """Return whether a user may do something, and which rules of the access policy decide it.
+
+        What decides is what is asked here too, so that it never says other than what happens. It reads the row as it
+        is stored: show it to those who run the platform.
+
+        Args:
+            tenant: The tenant's id.
+            action: ``"read"``, ``"create"``, ``"update"``, ``"delete"`` or ``"raw"``.
+            collection: A model or a name; none for raw access.
+            id: A row, to be told of that one.
+            user: The user.
+            claims: What the identity provider says of the user.
+
+        Raises:
+            Unsupported: There is no access policy, so a user may do everything in their tenant.
+            InvalidQuery: There is no such action, or it is not asked like this.
+        """
+        return self._run(
+            lambda it: it.explain_access(tenant, action, collection, id, user=user, claims=claims)
+        )
+
     def system(
         self, *, reason: str, actor: str | None = None, tenant: str | None = None
     ) -> AbstractContextManager[SystemHandle]:
@@ -236,7 +285,9 @@ class MultiTenantSDK(Root):
             self, lambda it: it.system(reason=reason, actor=actor, tenant=tenant), SystemHandle, pinned=False
         )
 
-    def bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+    def bind(
+        self, connection: C, tenant: str, *, user: str | None = None, claims: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[C]:
         """Hold a connection of another driver to one tenant while the block runs.
 
         For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
@@ -246,13 +297,16 @@ class MultiTenantSDK(Root):
             connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
                 logged in as the raw role.
             tenant: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
 
         Raises:
             Unsupported: The database or the driver cannot be held to a tenant.
+            AccessDenied: There is an access policy, and the user has no raw access.
             ContextMismatch: It is bound to another tenant, or in a transaction already.
             TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
         """
-        return self._bind(connection, tenant)
+        return self._bind(connection, tenant, user=user, claims=claims)
 
     def add_within_hook(self, hook: WithinHook) -> None:
         """Add a hook whose writes join the transaction of each write."""
@@ -271,5 +325,5 @@ class MultiTenantSDK(Root):
         return self._run(lambda it: it.get_health())
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return what the SDK did since it was opened, for each verb and collection."""
+        """Return what the SDK did since it was opened, for each verb and collection, and under ``pool`` who waits."""
         return self._anytime(lambda it: it.get_metrics())

@@ -6,7 +6,7 @@ Written by `python -m scripts.sync`; do not edit.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
 from tenantry import tenants as asynchronous
@@ -126,6 +126,23 @@ class TenantManager(Bound[asynchronous.TenantManager]):
             InvalidRecord: A property or a setting is wrong; ``field`` names it.
         """
         return self._run(lambda it: it.create(slug, name=name, plan=plan, settings=settings))
+
+    def create_many(
+        self, slugs: Iterable[str], *, plan: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Create many tenants, 1,000 in a transaction, and return how many were new; those that exist stay as they are.
+
+        It may be run again after a failure: what was created before is found.
+
+        Args:
+            slugs: Their ids, each of which is its name too.
+            plan: The plan of those that are new.
+            settings: The settings of those that are new.
+
+        Raises:
+            InvalidTenantId: One of them cannot be a tenant id; those before it may have been created.
+        """
+        return self._run(lambda it: it.create_many(slugs, plan=plan, settings=settings))
 
     def get(self, tenant_id: str) -> Tenant:
         """Return a tenant, whatever its status, or raise :class:`TenantNotFound`."""

@@ -39,6 +39,7 @@ class Tenant(KeyedModel, defer_build=True):
 
     __collection__ = "tenantry_tenants"
     __control__ = True
+    __indexes__ = (("status", "id"),)
 
     id: str
     slug: Annotated[str, Unique]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from tenantry import types
@@ -42,6 +43,7 @@ from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standings
 from tenantry.types import Page, Record
 
+_BATCH = 1_000
 _STEPS: dict[TenantStatus, frozenset[TenantStatus]] = {
     TenantStatus.ACTIVE: frozenset({TenantStatus.SUSPENDED, TenantStatus.DELETING}),
     TenantStatus.SUSPENDED: frozenset({TenantStatus.ACTIVE, TenantStatus.DELETING}),
@@ -119,6 +121,28 @@ class TenantManager(PlanCalls):
                 fix="Choose another slug, or change the tenant with update(…).",
             )
         return found
+
+    async def create_many(
+        self, slugs: Iterable[str], *, plan: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Create many tenants, 1,000 in a transaction, and return how many were new; those that exist stay as they are.
+
+        It may be run again after a failure: what was created before is found.
+
+        Args:
+            slugs: Their ids, each of which is its name too.
+            plan: The plan of those that are new.
+            settings: The settings of those that are new.
+
+        Raises:
+            InvalidTenantId: One of them cannot be a tenant id; those before it may have been created.
+        """
+        values = TENANTS.validate_changes({"plan": plan, "settings": dict(settings or {})})
+        made, rest = 0, iter(slugs)
+        while batch := list(islice(rest, _BATCH)):
+            ids = dict.fromkeys(map(types.tenant_id, batch))
+            made += await self._insert_many([_new(id, {**values, "name": id}) for id in ids])
+        return made
 
     async def get(self, tenant_id: str) -> Tenant:
         """Return a tenant, whatever its status, or raise :class:`TenantNotFound`."""
@@ -261,22 +285,21 @@ class TenantManager(PlanCalls):
         return tenant_of(rows[0]) if rows else None
 
     async def _insert(self, tenant_id: str, values: Mapping[str, Any]) -> Tenant:
-        now = dt.datetime.now(dt.UTC)
-        async with self._database.transaction(SYSTEM) as unit:
-            change = await next_change(unit)
-            tenant = TENANTS.validate(
-                {
-                    "id": tenant_id,
-                    "slug": tenant_id,
-                    "status_since": now,
-                    "version": 1,
-                    "change": change,
-                    **values,
-                }
-            )
-            await unit.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
+        tenant = _new(tenant_id, values)
+        # No change to count: nobody remembers anything of a tenant that is not there yet.
+        await self._database.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
         self._lease.forget(tenant_id)
-        return cast(Tenant, tenant)
+        return tenant
+
+    async def _insert_many(self, tenants: Sequence[Tenant]) -> int:
+        async with self._database.transaction(SYSTEM) as unit:
+            present = {row["id"] for row in await unit.fetch(SYSTEM, TENANTS, [item.id for item in tenants])}
+            missing = [TENANTS.to_record(tenant) for tenant in tenants if tenant.id not in present]
+            if missing:
+                await unit.execute(SYSTEM, [Insert(TENANTS, missing)])
+        for record in missing:
+            self._lease.forget(record["id"])
+        return len(missing)
 
     async def _locked(self, unit: Executor, tenant_id: str) -> Tenant:
         rows = await unit.fetch(SYSTEM, TENANTS, [types.tenant_id(tenant_id)])
@@ -320,3 +343,14 @@ class TenantManager(PlanCalls):
             )
         self._lease.forget(tenant_id)
         return tenant_of(rows[0][0])
+
+
+def _new(tenant_id: str, values: Mapping[str, Any]) -> Tenant:
+    given = {
+        "id": tenant_id,
+        "slug": tenant_id,
+        "status_since": dt.datetime.now(dt.UTC),
+        "version": 1,
+        **values,
+    }
+    return cast(Tenant, TENANTS.validate(given))

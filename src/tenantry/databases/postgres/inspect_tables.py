@@ -20,6 +20,7 @@ from tenantry.databases.postgres.policies import (
     Roles,
     quote,
 )
+from tenantry.databases.postgres.search import SEARCH_TRIGGER
 
 # How the server spells our predicate.
 _PREDICATE: Final = re.compile(
@@ -210,6 +211,12 @@ class _Catalog:
             if table.kind == "tenant"
             for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw and table.versioned else [KEEP_TRIGGER])
             if (oid, name) not in found
+        ] + [
+            self._finding(
+                "warning", "trigger-missing", table, "Rows written from now on are not found by a search."
+            )
+            for oid, table in self._tables.items()
+            if table.searchable and (oid, SEARCH_TRIGGER) not in found
         ]
 
     def rights(self, rows: Iterable[Any]) -> list[Finding]:

@@ -109,18 +109,30 @@ class Plans(Setting):
     async def test_a_transaction_past_the_limit_leaves_nothing(self, planned: MultiTenantSDK) -> None:
         acme = await self.on_plan(planned, "five")
 
-        async def fill(error: type[Exception] | tuple[()]) -> None:
+        async def fill(*errors: type[Exception]) -> None:
             async with acme.data.transaction() as unit:
                 for number in range(6):
-                    with suppress(error):
+                    with suppress(*errors):
                         await unit.create(Folder(id=number))
 
         with pytest.raises(QuotaExceeded):
-            await fill(())
+            await fill()
         with pytest.raises(TransactionFailed):  # also where the error was swallowed
             await fill(QuotaExceeded)
         used = await acme.usage()
         assert (await acme.data.count(Folder), used.rows.used, used.storage.used) == (0, 0, 0)
+
+    async def test_of_many_rows_as_many_are_stored_as_there_is_room_for(
+        self, planned: MultiTenantSDK
+    ) -> None:
+        acme = await self.on_plan(planned, "five")
+        await acme.data.create(Folder(id=0))
+        result = await acme.data.bulk_create([Folder(id=number) for number in range(9)])
+        assert [index for index, item in enumerate(result.errors) if item] or result.errors
+        assert await acme.data.count(Folder) == 5
+        with pytest.raises(QuotaExceeded):
+            await acme.data.bulk_create([Folder(id=10), Folder(id=11)], atomic=True)
+        assert (await acme.usage()).rows.used == 5
 
     async def test_storage_is_limited_in_bytes(self, planned: MultiTenantSDK) -> None:
         acme = await self.on_plan(planned, "small")
