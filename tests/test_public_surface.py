@@ -21,6 +21,7 @@ SURFACE: dict[str, list[str]] = {
     "tenantry": [
         "PII",
         "Encrypted",
+        "Hit",
         "Indexed",
         "KeyedModel",
         "Model",
@@ -130,6 +131,7 @@ METHODS: dict[type, list[str]] = {
         "create",
         "delete",
         "exists",
+        "search",
         "get",
         "read",
         "sql",
