@@ -25,6 +25,7 @@ from tenantry.errors import (
 )
 from tenantry.query import Query
 from tenantry.schema import Collection, collection_of
+from tenantry.searching import Search
 from tenantry.tenants import EPOCH, TENANTS, TenantLease, children_first
 from tenantry.testing.models import MODELS, Note
 from tenantry.types import Record
@@ -68,6 +69,9 @@ class Directory:
             raise DatabaseUnavailable("away")
 
     async def count(self, context: Context, query: Query) -> int:
+        raise NotImplementedError
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
         raise NotImplementedError
 
     async def execute(self, context: Context, writes: Any) -> Any:
