@@ -11,7 +11,12 @@ from rich.console import Console
 
 from benchmarks.harness import Effort, Report
 
-BENCHMARKS = {"isolated-read": "benchmarks.isolated_read", "search": "benchmarks.search"}
+BENCHMARKS = {
+    "insights": "benchmarks.insights",
+    "isolated-read": "benchmarks.isolated_read",
+    "search": "benchmarks.search",
+    "tenants": "benchmarks.tenants",
+}
 
 
 def main() -> int:

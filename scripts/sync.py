@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "tenantry"
 CLASSES = {
     "tenants": ("TenantManager",),
     "data": ("DataManager",),
+    "insights": ("Insights",),
     "sdk": ("TenantHandle", "SystemHandle", "MultiTenantSDK"),
 }
 TWINS = {name: module for module, names in CLASSES.items() for name in names}
@@ -31,6 +32,8 @@ LIFE = {"initialize": "open", "close": "close"}
 ANYTIME = {"on", "add_within_hook", "add_after_hook", "get_metrics"}
 # Blocks that give one connection, which is for the thread that opened them.
 PINNED = {"transaction"}
+# What runs a function of the caller's in a block, in the caller's own thread, as often as it takes.
+REPEATED = {"run_transaction": "transaction"}
 # What only an event loop can use; synchronous code binds a session of its own, with `sdk.bind`.
 LEFT_OUT = {("TenantHandle", "session")}
 # What the asynchronous object is called in the calls that are passed on to it; no parameter may be called so.
@@ -40,6 +43,7 @@ HEADER = '"""{doc}\n\nWritten by `python -m scripts.sync`; do not edit.\n"""\n\n
 DOCS = {
     "tenants": "The tenants, for synchronous code.",
     "data": "Reading and writing the rows of one tenant, for synchronous code.",
+    "insights": "What queries cost and what makes them cheaper, for synchronous code.",
     "sdk": "The SDK, for synchronous code.",
 }
 WORDS = (
@@ -203,6 +207,8 @@ class Twin:
             )
         if self._source.name == ROOT_CLASS and source.name in LIFE:
             return _function(source, f"self._session.{LIFE[source.name]}()")
+        if source.name in REPEATED:
+            return self._repeated(source)
         if isinstance(source, ast.AsyncFunctionDef):
             return self._waiting(source, call, returns)
         if "Async" in returns or "Await" in returns or not decorators <= {"property"}:
@@ -223,6 +229,17 @@ class Twin:
         if returns in ("None", "Any"):
             return _function(source, body)
         return _function(source, f"result: {returns} = {body}", then="return result")
+
+    def _repeated(self, source: Function) -> ast.stmt:
+        """Return what runs a synchronous function in the blocks of the twin."""
+        twin = copy.deepcopy(source)
+        for argument in (*twin.args.args, *twin.args.kwonlyargs):
+            if argument.annotation is not None:
+                plain = re.sub(r"Awaitable\[(\w+)\]", r"\1", ast.unparse(argument.annotation))
+                argument.annotation = _expression(plain)
+        passed = [item.arg for item in twin.args.kwonlyargs if item.arg != "attempts"]
+        block = f"self.{REPEATED[source.name]}({', '.join(f'{name}={name}' for name in passed)})"
+        return _function(twin, f"run_again(lambda: {block}, work, attempts)")
 
     def _block(self, source: Function, call: str) -> ast.stmt:
         found = re.fullmatch(r"AsyncIterator\[(\w+)\]", ast.unparse(source.returns) if source.returns else "")
@@ -329,7 +346,7 @@ def _imports(module: str, trees: Mapping[str, ast.Module], classes: Sequence[ast
     for owner in {TWINS[name] for name in used & TWINS.keys()} - {module}:
         names = sorted(name for name in used if TWINS.get(name) == owner)
         lines.append(f"from tenantry.sync.{owner} import {', '.join(names)}")
-    helpers = dict.fromkeys(("Block", "Bound", "Root"), "tenantry.sync.bound")
+    helpers = dict.fromkeys(("Block", "Bound", "Root", "run_again"), "tenantry.sync.bound")
     helpers |= {"AbstractContextManager": "contextlib", "cached_property": "functools"}
     lines += [f"from {source} import {name}" for name, source in helpers.items() if name in used]
     used -= TWINS.keys() | helpers.keys()

@@ -14,16 +14,21 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SystemHandle
 from tenantry.tenants import TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
         "PII",
+        "Avg",
+        "Count",
         "Encrypted",
         "Hit",
         "Indexed",
         "KeyedModel",
+        "Max",
+        "Min",
         "Model",
         "MultiTenantSDK",
         "Page",
@@ -33,6 +38,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "Sum",
         "SystemHandle",
         "Tenant",
         "TenantContext",
@@ -40,6 +46,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantId",
         "TenantStatus",
         "TenantryError",
+        "Trunc",
         "Unique",
         "__version__",
         "between",
@@ -99,7 +106,26 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.security.access": [
+        "AccessExplanation",
+        "AccessPolicy",
+        "ClaimedRoles",
+        "Role",
+        "RoleSource",
+        "allow",
+        "allow_all",
+        "deny",
+        "hide",
+    ],
+    "tenantry.sync": [
+        "DataManager",
+        "Insights",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -112,9 +138,11 @@ METHODS: dict[type, list[str]] = {
         "capabilities",
         "close",
         "data",
+        "explain_access",
         "get_health",
         "get_metrics",
         "initialize",
+        "insights",
         "job_signer",
         "on",
         "open",
@@ -125,6 +153,7 @@ METHODS: dict[type, list[str]] = {
     TenantHandle: ["context", "data", "session"],
     SystemHandle: ["context", "data"],
     DataManager: [
+        "aggregate",
         "bind",
         "bulk_create",
         "count",
@@ -139,11 +168,13 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
+    Insights: ["apply", "flush", "report"],
     TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
 }
 
 SIGNATURES: dict[Any, str] = {
     DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, context)",
+    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, context)",
     DataManager.get: "(self, collection, id, *, context)",
     DataManager.create: "(self, target, record, /, *, idempotency_key, context)",
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",
@@ -152,7 +183,8 @@ SIGNATURES: dict[Any, str] = {
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",
-    MultiTenantSDK.bind: "(self, connection, tenant)",
+    MultiTenantSDK.bind: "(self, connection, tenant, *, user, claims)",
+    MultiTenantSDK.explain_access: "(self, tenant, action, collection, id, *, user, claims)",
     TenantHandle.session: "(self, **options)",
     MultiTenantSDK.tenant: "(self, id, *, user, claims, request_id)",
     MultiTenantSDK.system: "(self, *, reason, actor, tenant)",

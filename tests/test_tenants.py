@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tenantry import MultiTenantSDK, TenantStatus
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context
 from tenantry.errors import (
     ConfigurationError,
@@ -72,6 +73,12 @@ class Directory:
         raise NotImplementedError
 
     async def search(self, context: Context, search: Search) -> list[Record]:
+        raise NotImplementedError
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        raise NotImplementedError
+
+    async def execute_each(self, context: Context, units: Any) -> Any:
         raise NotImplementedError
 
     async def execute(self, context: Context, writes: Any) -> Any:

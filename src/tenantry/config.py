@@ -25,7 +25,7 @@ _OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
     "database": frozenset({"replicas", "shards", "databases"}),
-    "performance": frozenset({"query_insights", "batch_size", "use_cache"}),
+    "performance": frozenset({"batch_size", "use_cache"}),
 }
 
 
@@ -47,7 +47,9 @@ class DatabaseConfig(Section):
         schema_mode: ``check`` compares the tables with the models at start; ``create`` makes those that are missing.
         pool_size: PostgreSQL: the most connections to keep.
         timeout: Seconds after which a statement fails.
+        max_connections_per_tenant: PostgreSQL: the most connections that one tenant holds at a time.
         acquire_timeout: PostgreSQL: seconds to wait for a free connection.
+        retry_attempts: How often something that is safe to run again is run at most; 1 never runs it again.
         connect_timeout: PostgreSQL: seconds to wait for a new connection.
         readers: SQLite: number of reader threads.
         durability: SQLite: ``normal`` survives a killed process, ``full`` a power loss too.
@@ -61,8 +63,10 @@ class DatabaseConfig(Section):
     schema_mode: Literal["check", "create"] = "check"
     pool_size: int = pydantic.Field(default=10, ge=1, le=1000)
     timeout: float = pydantic.Field(default=30.0, gt=0, le=3600)
+    max_connections_per_tenant: int | None = pydantic.Field(default=None, ge=1, le=1000)
     acquire_timeout: float = pydantic.Field(default=10.0, gt=0, le=3600)
     connect_timeout: float = pydantic.Field(default=10.0, gt=0, le=600)
+    retry_attempts: int = pydantic.Field(default=3, ge=1, le=10)
     readers: int = pydantic.Field(default=3, ge=1, le=64)
     durability: Literal["normal", "full"] = "normal"
 
@@ -74,11 +78,17 @@ class PerformanceConfig(Section):
         coalesce: Whether look-ups by key of one tenant that arrive together become one statement.
         lease_seconds: How long a process may act on what it last read of the tenant directory, at most 1 second.
         max_known_tenants: How many tenants' status a process remembers.
+        query_insights: Whether operations are counted by shape, and slow ones explained.
+        slow_query_seconds: From how many seconds on a query is slow.
+        insights_interval: Seconds between two writes of the counts; in each, at most one slow query is explained.
     """
 
     coalesce: bool = True
     lease_seconds: float = pydantic.Field(default=0.9, gt=0, le=1.0)
     max_known_tenants: int = pydantic.Field(default=100_000, ge=1)
+    query_insights: bool = True
+    slow_query_seconds: float = pydantic.Field(default=0.1, gt=0)
+    insights_interval: float = pydantic.Field(default=30.0, gt=0)
 
 
 class JobsConfig(Section):

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from tenantry import _values
-from tenantry.errors import InvalidRecord, SchemaError
+from tenantry.errors import FieldHidden, InvalidRecord, SchemaError
 from tenantry.types import Record, uuid7
 
 M = TypeVar("M", bound="KeyedModel")
@@ -211,6 +211,17 @@ class KeyedModel(BaseModel):
 
     if TYPE_CHECKING:
         id: Any
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise FieldHidden(
+                    "the access policy keeps this field from the user who read the row.",
+                    path=f"{type(self).__name__}.{name}",
+                    action="read",
+                    collection=self.__collection__,
+                )
+            return super().__getattr__(name)
 
     version: int = 0
     created_at: dt.datetime = pydantic.Field(default_factory=lambda: dt.datetime.now(dt.UTC))
@@ -253,6 +264,9 @@ class Collection:
             InvalidRecord: A value cannot be stored; carries the field.
         """
         values = instance.__dict__
+        for name in self.fields:
+            if name not in values:
+                getattr(instance, name)  # says that it was hidden
         return {name: self.normalise(field, values[name]) for name, field in self.fields.items()}
 
     def normalise(self, field: Field, value: Any) -> Any:
@@ -270,7 +284,7 @@ class Collection:
 
     def _revive(self, record: Record) -> None:
         for name, field in self.fields.items():
-            if field.revive is not None and record[name] is not None:
+            if field.revive is not None and record.get(name) is not None:
                 try:
                     record[name] = field.revive.validate_python(record[name])
                 except pydantic.ValidationError as error:

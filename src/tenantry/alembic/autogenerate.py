@@ -10,6 +10,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, ops
 from alembic.util import DispatchPriority
 
+from tenantry.alembic.advised import keep_advised
 from tenantry.alembic.declared import Declared, Key, declared_in
 from tenantry.alembic.filling import fill_required
 from tenantry.alembic.guard import is_allowed
@@ -61,6 +62,7 @@ def after(context: AutogenContext, upgrade: ops.UpgradeOps, schemas: set[str | N
         return
     upgrade.ops[:] = [item for item in upgrade.ops if not _foreign(item, declared)]
     _without_tenant_default(upgrade, declared)
+    upgrade.ops.extend(keep_advised(list(table_ops(upgrade, declared)), declared.database))
     _check_keys(context, declared, upgrade)
     if not is_allowed(context.migration_context):
         _check_ambiguous(upgrade, declared)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tenantry.context import Context, SystemContext, TenantContext, check_ambient, current_context
 from tenantry.data.records import (
     touched,
+    trusted,
+    validated,
 )
 from tenantry.data.runtime import Runtime
 from tenantry.data.units import Unit, check_no_unit
 from tenantry.errors import (
     ContextMismatch,
+    DatabaseUnavailable,
     DataError,
     IdempotencyConflict,
     InvalidRecord,
     IsolationError,
     NotFound,
     TenantRequired,
+    TenantryError,
     TransactionFailed,
     UniqueViolation,
     Unsupported,
@@ -32,6 +37,11 @@ from tenantry.schema import Collection, Field, KeyedModel
 from tenantry.types import Record
 
 _FETCH_AT_ONCE = 1_000
+
+
+def _in_doubt(error: TenantryError) -> bool:
+    """Whether a write may have taken place. Its key finds it, if so, when it is run again."""
+    return isinstance(error, DatabaseUnavailable) and not error.nothing_written
 
 
 class Calls:
@@ -115,7 +125,9 @@ class Calls:
                 f"Several tenants may have one row of {target.name!r} each.",
                 fix="Name one: sdk.system(…, tenant=…).",
             )
-        ids = list(dict.fromkeys(row[ref.name] for row in rows if row[ref.name] is not None))
+        # A reference that is hidden in a row leads nowhere.
+        named = (row.get(ref.name) for row in rows)
+        ids = list(dict.fromkeys(id for id in named if id is not None))
         related: dict[Any, Any] = {}
         for start in range(0, len(ids), _FETCH_AT_ONCE):
             for row in await self._executor.fetch(scope, target, ids[start : start + _FETCH_AT_ONCE]):
@@ -142,13 +154,13 @@ class Calls:
         operation = Operation(verb, found, scope, ids, changes)
         started = time.perf_counter()
         try:
-            everything = [*writes, *self._runtime.hooks.within(operation)]
+            everything = [*writes, *map(trusted, self._runtime.hooks.within(operation))]
             if idempotency_key is None:
                 rows = (await self._executor.execute(scope, everything))[0]
             else:
-                rows = await self._once(
-                    scope, found, everything, request_key(idempotency_key, verb, found, request)
-                )
+                key = request_key(idempotency_key, verb, found, request)
+                once = partial(self._once, scope, found, everything, key)
+                rows = await once() if unit is not None else await self._runtime.retry.run(once, _in_doubt)
         except BaseException as error:
             if unit is not None:
                 unit.failed = True
@@ -223,8 +235,4 @@ class Calls:
             found, _ = self._runtime.collection(type(target))
             return found, True, target
         found, typed = self._runtime.collection(target)
-        if not isinstance(record, Mapping):
-            raise InvalidRecord(f"expected a mapping, got {type(record).__name__}.", field="record")
-        if "tenant_id" in record:
-            raise InvalidRecord("the tenant comes from the context, never from a record.", field="tenant_id")
-        return found, typed, found.validate(record)
+        return found, typed, validated(found, record)

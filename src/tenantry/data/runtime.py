@@ -13,7 +13,8 @@ from tenantry.errors import (
     UnknownCollection,
 )
 from tenantry.hooks import Hooks
-from tenantry.ports import DatabaseAdapter
+from tenantry.ports import Database
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, KeyedModel
 
 
@@ -31,7 +32,7 @@ class Admission(Protocol):
 class Runtime:
     """What every bound :class:`DataManager` of one SDK shares."""
 
-    database: DatabaseAdapter
+    database: Database
     collections: Mapping[str, Collection]
     models: Mapping[type[KeyedModel], Collection]
     lease: Admission
@@ -40,6 +41,7 @@ class Runtime:
     coalescer: Coalescer | None
     logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
+    retry: Retry = field(default_factory=lambda: Retry(attempts=1, seconds=0.0))
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from tenantry.data.runtime import Runtime
 from tenantry.errors import (
+    InvalidQuery,
     Unsupported,
 )
 from tenantry.hooks import Operation
@@ -43,6 +44,17 @@ def check_no_unit(runtime: Runtime) -> None:
             "A transaction is open here, and this write would not be part of it.",
             fix="Write through its handle: `async with acme.data.transaction() as tx: await tx.create(…)`.",
         )
+
+
+def attempts_of(number: int) -> range:
+    """Return the numbers of that many attempts.
+
+    Raises:
+        InvalidQuery: There is to be less than one.
+    """
+    if number < 1:
+        raise InvalidQuery("there must be one attempt at least.", path="attempts")
+    return range(1, number + 1)
 
 
 def forget(token: Token[Unit | None]) -> None:

@@ -99,6 +99,18 @@ class SQLDialect(abc.ABC):
     ) -> tuple[ColumnElement[str], Callable[[type], ColumnElement[Any]]]:
         """Return the type of the value at a path (as SQL text) and the value itself as text, number or bool."""
 
+    @abc.abstractmethod
+    def exact_sum(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the sum of the integers or decimals in ``column``, as ``result`` has it."""
+
+    @abc.abstractmethod
+    def exact_mean(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the mean of the integers or decimals in ``column``, rounded as ``tenantry.aggregation.mean`` does."""
+
+    @abc.abstractmethod
+    def begin(self, column: ColumnElement[Any], field: Field, unit: str, zone: str) -> ColumnElement[Any]:
+        """Return the first moment of the span of time around the date or time in ``column``."""
+
     def order(self, column: ColumnElement[Any], *, descending: bool, nullable: bool) -> ColumnElement[Any]:
         """Return the sort key; nulls are the greatest value."""
         key = column.desc() if descending else column.asc()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tenantry.databases._dialect import SQLDialect
 from tenantry.errors import SchemaError
+from tenantry.ports import Index
 from tenantry.schema import TENANT, Collection, Field, Kind
 from tenantry.searching import searchable_fields
 
 TERM = Field("term", Kind.TEXT)
 """The column of a table of words that has the word."""
+
+ADVISED: Final = "adv"
+"""Ends the name of an index that was made on advice, until a model declares it."""
 
 
 class ExistingColumn(NamedTuple):
@@ -203,6 +207,12 @@ class Tables(Mapping[str, sa.Table]):
             for (schema, name), columns in existing.items()
             if TENANT.name in columns and (schema, name) not in declared
         )
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> Index:
+        """Return the index on ``fields`` under the name of one that no model declares, and that an advice made."""
+        first = (TENANT.name,) if collection.scope == "tenant" else ()
+        name = _name(collection.name, tuple(fields), ADVISED)
+        return Index(collection.name, (*first, *fields), name)
 
     def violated(self, constraint: str) -> tuple[str, tuple[str, ...]] | None:
         """Return the collection and the fields of a constraint or index by its name, without the tenant."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from tenantry import sdk as asynchronous
-from tenantry.errors import Closed
+from tenantry.context import TenantContext
+from tenantry.data.units import attempts_of
+from tenantry.errors import Closed, DatabaseUnavailable
+from tenantry.resilience.retry import pause
 from tenantry.sync.lanes import Lane
 from tenantry.sync.session import Session, refuse
+from tenantry.types import tenant_id
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -76,15 +81,31 @@ class Root(Bound[asynchronous.MultiTenantSDK]):
         made._stand_for(sdk)
         return made
 
-    def _bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+    def _bind(
+        self, connection: C, tenant: str, *, user: str | None = None, claims: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[C]:
         """Bind a connection in the thread that has it. Each transaction is admitted on the loop of this process."""
+        context = TenantContext(tenant_id(tenant), user, claims or {})
         return self._ready()._binding(
-            connection, tenant, lambda id: self._run(lambda it: it._lease_of().admit(id))
+            connection, context, lambda admitted: self._run(lambda it: it._admit_raw(admitted))
         )
 
     def _anytime(self, ask: Callable[[asynchronous.MultiTenantSDK], T]) -> T:
         """Return what ``ask`` returns; while the SDK is open, it is asked on the loop."""
         return self._session.now(lambda: ask(self._target()))
+
+
+def run_again(block: Callable[[], AbstractContextManager[A]], work: Callable[[A], T], attempts: int) -> T:
+    """Run ``work`` in a block, and in another one as long as it is certain that nothing was written."""
+    for number in attempts_of(attempts):
+        try:
+            with block() as entered:
+                return work(entered)
+        except DatabaseUnavailable as error:
+            if number == attempts or not error.nothing_written:
+                raise
+        time.sleep(pause(number))
+    raise AssertionError("the last attempt returns or raises")
 
 
 class Block(AbstractContextManager[R]):

@@ -5,17 +5,21 @@ Written by `python -m scripts.sync`; do not edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
 
 from tenantry import data as asynchronous
+from tenantry.aggregates import GroupBy, Measures
 from tenantry.context import Context, TenantContext
+from tenantry.data.bulk import Change, Many
+from tenantry.data.manager import R
 from tenantry.data.records import M, T
 from tenantry.filters import Where
+from tenantry.ports import Isolation
 from tenantry.schema import KeyedModel
-from tenantry.sync.bound import Block, Bound
-from tenantry.types import Hit, Page, Record
+from tenantry.sync.bound import Block, Bound, run_again
+from tenantry.types import BulkResult, Hit, Page, Record
 
 
 class DataManager(Bound[asynchronous.DataManager]):
@@ -156,6 +160,46 @@ class DataManager(Bound[asynchronous.DataManager]):
     ) -> bool:
         """Return whether any row meets ``where``."""
         return self._run(lambda it: it.exists(collection, where, context=context))
+
+    def aggregate(
+        self,
+        collection: type[KeyedModel] | str,
+        measures: Measures,
+        where: Where = None,
+        *,
+        group_by: GroupBy = (),
+        having: Mapping[str, Any] | None = None,
+        order_by: Sequence[str] | str | None = None,
+        limit: int | None = None,
+        context: Context | None = None,
+    ) -> list[Record]:
+        """Return a record of each group of rows; without ``group_by``, one of all rows.
+
+        Args:
+            collection: A model or a name.
+            measures: ``{"orders": Count(), "revenue": Sum("total")}``, or in JSON ``{"revenue": {"sum": "total"}}``.
+            where: What rows must meet; as for :meth:`read`.
+            group_by: Names of fields, or ``{"day": Trunc("created_at", "day")}``.
+            having: What groups must meet: a filter over the names of measures and groups.
+            order_by: Names of measures and groups, ``-`` in front for descending. Ties are ordered by the groups.
+            limit: The most groups, 1 to 10,000; without it, more than 10,000 are refused.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault.
+        """
+        return self._run(
+            lambda it: it.aggregate(
+                collection,
+                measures,
+                where,
+                group_by=group_by,
+                having=having,
+                order_by=order_by,
+                limit=limit,
+                context=context,
+            )
+        )
 
     @overload
     def search(
@@ -411,30 +455,307 @@ class DataManager(Bound[asynchronous.DataManager]):
         self._pass_on(lambda it: it.delete(target, id, version=version, context=context))
 
     @overload
-    def bulk_create(self, records: Iterable[M], /, *, context: Context | None = None) -> list[M]: ...
+    def bulk_create(
+        self,
+        records: Many[M],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
 
     @overload
     def bulk_create(
-        self, collection: str, records: Iterable[Mapping[str, Any]], /, *, context: Context | None = None
-    ) -> list[Record]: ...
+        self,
+        collection: type[M],
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_create(
+        self,
+        collection: str,
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
 
     def bulk_create(
-        self, target: Any, records: Any = None, /, *, context: Context | None = None
-    ) -> list[Any]:
-        """Store many new rows of one collection, all or none, and return them as stored."""
-        result: list[Any] = self._pass_on(lambda it: it.bulk_create(target, records, context=context))
+        self,
+        target: Any,
+        records: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Store many new rows of one collection and return what came of each.
+
+        Args:
+            target: Instances of a model, or a model or the name of a collection followed by records.
+            records: The records, for a collection that is given.
+            batch_size: How many items are one statement and one transaction; at most 100,000.
+            atomic: Store all or none, and raise the first item's error; it carries its ``index``.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: It broke off; the error's ``partial`` says what had come of the batches before.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_create(target, records, batch_size=batch_size, atomic=atomic, context=context)
+        )
+        return result
+
+    @overload
+    def bulk_update(
+        self,
+        records: Many[M],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_update(
+        self,
+        collection: type[M],
+        changes: Many[Change],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_update(
+        self,
+        collection: str,
+        changes: Many[Change],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
+
+    def bulk_update(
+        self,
+        target: Any,
+        changes: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Change many rows of one collection and return what came of each.
+
+        Args:
+            target: Instances, each of which sets all its fields where its version is stored still; or a model or
+                the name of a collection followed by changes.
+            changes: Pairs of an id and the fields that change, or triples with the version that must be stored still.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_update(target, changes, batch_size=batch_size, atomic=atomic, context=context)
+        )
+        return result
+
+    @overload
+    def bulk_upsert(
+        self,
+        records: Many[M],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_upsert(
+        self,
+        collection: type[M],
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_upsert(
+        self,
+        collection: str,
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
+
+    def bulk_upsert(
+        self,
+        target: Any,
+        records: Any = None,
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Store many new rows, or where this tenant has one with the same ``on``, set the given fields in it.
+
+        Items that follow each other and give the same fields share a statement.
+
+        Args:
+            target: As for :meth:`bulk_create`.
+            records: As for :meth:`bulk_create`.
+            on: ``("id",)`` or one of the unique groups of the collection.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_upsert(
+                target, records, on=on, batch_size=batch_size, atomic=atomic, context=context
+            )
+        )
+        return result
+
+    @overload
+    def bulk_delete(
+        self,
+        records: Many[KeyedModel],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]: ...
+
+    @overload
+    def bulk_delete(
+        self,
+        collection: type[KeyedModel] | str,
+        ids: Many[Any],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]: ...
+
+    def bulk_delete(
+        self,
+        target: Any,
+        ids: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]:
+        """Delete many rows of one collection and return what came of each.
+
+        Args:
+            target: Instances, each of which is deleted where its version is stored still; or a model or the name of
+                a collection followed by ids.
+            ids: The ids, for a collection that is given.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[None] = self._pass_on(
+            lambda it: it.bulk_delete(target, ids, batch_size=batch_size, atomic=atomic, context=context)
+        )
         return result
 
     def bind(self, context: Context) -> DataManager:
         """Return the same manager for one tenant. It ignores the ambient tenant and raises where they disagree."""
         return DataManager(self._session, lambda: self._target().bind(context), self._pin)._checked()
 
-    def transaction(self, *, context: Context | None = None) -> AbstractContextManager[DataManager]:
+    def transaction(
+        self, *, isolation: Isolation | None = None, context: Context | None = None
+    ) -> AbstractContextManager[DataManager]:
         """Give a manager whose writes take place together when the block ends, or not at all.
 
         A write that fails dooms the transaction, on every database: nothing of it is kept.
+
+        Args:
+            isolation: ``read_committed``, ``repeatable_read`` or ``serializable``: how much it may see of transactions
+                beside it, at most. By default what the database does.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            SerializationFailure: It got in another's way, and nothing of it was written. :meth:`run_transaction`
+                runs it again.
         """
-        return Block(self, lambda it: it.transaction(context=context), DataManager, pinned=True)
+        return Block(
+            self, lambda it: it.transaction(isolation=isolation, context=context), DataManager, pinned=True
+        )
+
+    def run_transaction(
+        self,
+        work: Callable[[DataManager], R],
+        *,
+        isolation: Isolation = "serializable",
+        attempts: int = 5,
+        context: Context | None = None,
+    ) -> R:
+        """Run ``work`` in a transaction, and again in a new one if it is certain that nothing of it was written.
+
+        That is so after a serialisation failure or a deadlock, and when the connection was lost before the commit. A
+        commit whose answer was lost is never run again: it raises, and it may have taken place.
+
+        Args:
+            work: Is given the manager of each transaction. What it does elsewhere it does once an attempt.
+            isolation: As for :meth:`transaction`.
+            attempts: The most attempts, the first one included.
+            context: For an unbound manager, who asks.
+
+        Returns:
+            What ``work`` returned in the transaction that committed.
+
+        Raises:
+            SerializationFailure: The last attempt failed as well.
+            InvalidQuery: There is to be less than one attempt.
+        """
+        return run_again(lambda: self.transaction(isolation=isolation, context=context), work, attempts)
 
     def sql(
         self, text: str, params: Sequence[Any] = (), *, context: TenantContext | None = None

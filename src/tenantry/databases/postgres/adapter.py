@@ -10,21 +10,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import sqlalchemy as sa
 
 from tenantry import _values
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
-from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._sql import Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.postgres import policies, seal
+from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
+from tenantry.databases.postgres.bulk import Each
 from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
+from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -35,12 +39,26 @@ from tenantry.errors import (
     InvalidRecord,
     IsolationError,
     ReferenceViolation,
+    SerializationFailure,
     TenantryError,
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Purge, Write
+from tenantry.plans.quotas import Count
+from tenantry.ports import (
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Purge,
+    Write,
+)
 from tenantry.query import Query
+from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -89,6 +107,7 @@ class PostgresAdapter:
         keys = _required(config, "seal_key")
         control_url = _required(config, "control_url")
         self._timeout = config.timeout
+        self._creates = config.schema_mode == "create"
         self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
         timeouts: dict[str, Any] = {
             "acquire_timeout": config.acquire_timeout,
@@ -97,7 +116,13 @@ class PostgresAdapter:
             "statement_timeout": config.timeout,
         }
         sealed = {"keys": seal.parse_keys(keys), **timeouts}
-        self._app = TenantPool(config.url.get_secret_value(), max_size=config.pool_size, **sealed)
+        self._app = TenantPool(
+            config.url.get_secret_value(),
+            max_size=config.pool_size,
+            tenant_share=config.max_connections_per_tenant,
+            **sealed,
+        )
+        self._retry = Retry(config.retry_attempts, config.timeout)
         self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
         self._raw: TenantPool | None = None
         self._sessions: Sessions | None = None
@@ -115,7 +140,7 @@ class PostgresAdapter:
         async with self._control.statement(None) as connection:
             version = connection.get_server_version()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
-        self._compiler = Compiler(PostgresDialect(collation), collections)
+        self._compiler = BulkCompiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
@@ -193,6 +218,53 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            if await counting.uncounted(self._control, tables):
+                return await counting.true_counts(self._control, tenant_id, tables)
+            return await counting.counted(self._control, tenant_id)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            return await counting.recount(self._control, tenant_id, tables)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def prepare_counting(self) -> list[str]:
+        """Return the tables whose triggers do not count, after ``schema="create"`` has made them."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            uncounted = await counting.uncounted(self._control, tables)
+            if uncounted and self._creates and self._owner_url is not None:
+                await self._begin_counting(self._owner_url, uncounted)
+                uncounted = await counting.uncounted(self._control, tables)
+            return uncounted
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _begin_counting(self, owner_url: str, tables: Sequence[str]) -> None:
+        owner = TenantPool(owner_url, max_size=1)
+        await owner.open()
+        try:
+            async with owner.statement(None) as connection:
+                await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
+                for table in await counting.uncounted(self._control, tables):
+                    await counting.begin_counting(connection, table)
+                await connection.execute("SELECT pg_advisory_unlock($1)", SCHEMA_LOCK)
+        finally:
+            await owner.close()
+
+    def _is_counted(self, table: sa.Table) -> bool:
+        return table.schema is None and self._compiler.tables.collection_of(table).scope == "tenant"
+
     # -- the executor
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
@@ -225,27 +297,61 @@ class PostgresAdapter:
         step = self._compiler.search(context, search.widened(words))
         return step.statement.records(await connection.fetch(step.statement.text, *step.args))
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._query(context, self._compiler.aggregate(context, aggregation))
+
     async def _query(self, context: Context, step: Step) -> list[Record]:
+        return await self._retry.run(partial(self._ask, context, step), _nothing_written)
+
+    async def _ask(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
         statement = step.statement
         try:
             async with pool.statement(tenant) as connection:
                 rows = await connection.fetch(statement.text, *step.args)
+        except DatabaseUnavailable as error:
+            error.nothing_written = True
+            raise
         except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._translated(error, nothing_written=True) from error
         return statement.records(rows)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
-        """Run all writes or none."""
+        """Run all writes or none; again only if it is certain that it was none."""
+        return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+
+    async def _execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         pool, tenant = self._scope(context)
         alone = len(writes) == 1 and not isinstance(writes[0], Purge)
         block = pool.statement(tenant) if alone else pool.transaction(tenant)
+        unwritten = True  # until the server is asked for something that commits
         try:
             await self._check_sight([write.collection for write in writes if isinstance(write, Purge)])
             async with block as connection:
-                return await self._perform(connection, context, writes)
+                unwritten = not alone or pool.pooled  # which makes a transaction of every block
+                results = await self._perform(connection, context, writes)
+                unwritten = False
+        except DatabaseUnavailable as error:
+            error.nothing_written |= unwritten
+            raise
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error, nothing_written=unwritten) from error
+        return results
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.transaction(tenant) as connection:
+                return await self._each(connection, context, units)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    async def _each(
+        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -256,18 +362,25 @@ class PostgresAdapter:
             await check_sight(self._control, names)
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """One connection and one transaction for a unit of work."""
         pool, tenant = self._scope(context)
+        begun = False
         try:
-            async with pool.transaction(tenant) as connection:
+            async with pool.transaction(tenant, isolation=isolation) as connection:
+                begun = True
                 unit = _Transaction(self, connection, context)
                 try:
                     yield unit
                 finally:
                     unit.over = True
+        except DatabaseUnavailable as error:
+            error.nothing_written |= not begun
+            raise
         except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._translated(error, nothing_written=not begun) from error
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Run one statement of the user's own as the raw role."""
@@ -308,6 +421,61 @@ class PostgresAdapter:
         ticket = partial(self._app.connector.ticket, context.tenant_id)
         return bind(connection, Scope(context.tenant_id, admit, ticket))
 
+    def measure(self) -> dict[str, Any]:
+        """Return how much of the pool is in use, who waits and for how long; for *raw* and *control* beside it."""
+        others = {"control": self._control, "raw": self._raw}
+        return self._app.measure() | {
+            role: pool.measure() for role, pool in others.items() if pool is not None
+        }
+
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Run a query once more under EXPLAIN ANALYZE, as the app role and bound to the tenant, unable to write."""
+        compile_ = self._compiler.count if count else self._compiler.select
+        step = compile_(context, query)
+        try:
+            async with self._app.transaction(context.tenant_id, readonly=True) as connection:
+                return await indexes.explain(connection, step.statement.text, step.args, seconds)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes of the default schema, with how often each was used."""
+        try:
+            async with self._control.statement(None) as connection:
+                return await indexes.catalog(connection)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index as the owner, CONCURRENTLY."""
+        return await indexes.create(self._owner(), index, progress)
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index as the owner, CONCURRENTLY."""
+        await indexes.drop(self._owner(), index)
+
+    def _owner(self) -> str:
+        if self._owner_url is None:
+            raise ConfigurationError(
+                "Making an index needs the owner's URL.",
+                field="database.owner_url",
+                fix="Set TENANTRY_DATABASE_OWNER_URL as `tenantry init` printed it.",
+            )
+        return self._owner_url
+
     # -- inside
 
     def _raw_pool(self) -> TenantPool:
@@ -343,7 +511,14 @@ class PostgresAdapter:
             records: list[Record] = done.value
             return records
 
-    def _translated(self, error: Exception) -> TenantryError:
+    def _translated(self, error: Exception, *, nothing_written: bool = False) -> TenantryError:
+        """Return our error for the driver's, which says so if it is certain that nothing was written."""
+        translated = self._named(error)
+        if nothing_written and isinstance(translated, DatabaseUnavailable):
+            translated.nothing_written = True
+        return translated
+
+    def _named(self, error: Exception) -> TenantryError:
         """Return our error for the driver's; one that names a constraint says which fields it is about."""
         if isinstance(error, asyncpg.InternalClientError) and "decoder" in str(error):
             return InvalidQuery("a column has a type that cannot be read; cast it to text.", path="text")
@@ -365,16 +540,22 @@ class PostgresAdapter:
             return InvalidRecord(
                 "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
             )
+        if getattr(error, "sqlstate", None) == counting.SQLSTATE_QUOTA:
+            return counting.quota_exceeded(getattr(error, "detail", None))
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
-            return DatabaseUnavailable(f"PostgreSQL: {error}; nothing was written.", fix="Run it again.")
+            return SerializationFailure(f"PostgreSQL: {error}; nothing was written.", fix="Run it again.")
         if isinstance(error, asyncpg.DataError | asyncpg.SyntaxOrAccessError):
             return InvalidQuery(str(error), path="text")
         return DataError(f"PostgreSQL: {error}")
 
 
 _DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+def _nothing_written(error: TenantryError) -> bool:
+    return isinstance(error, DatabaseUnavailable) and error.nothing_written
 
 
 class _Transaction:
@@ -407,11 +588,22 @@ class _Transaction:
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.aggregate(context, aggregation))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         try:
             async with self._turn:
                 return await self._adapter._perform(self._connection, context, writes)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error, nothing_written=True) from error
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._each(self._connection, context, units)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 
@@ -421,7 +613,7 @@ class _Transaction:
             async with self._turn:
                 rows = await self._connection.fetch(step.statement.text, *step.args)
         except _DRIVER_ERRORS as error:
-            raise self._adapter._translated(error) from error
+            raise self._adapter._translated(error, nothing_written=True) from error
         return step.statement.records(rows)
 
     def _check(self, context: Context) -> None:

@@ -150,6 +150,39 @@ class PostgresDialect(SQLDialect):
 
         return sa.func.jsonb_typeof(node), value_as
 
+    def exact_sum(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the sum, which is numeric."""
+        return sa.func.sum(column, type_=sa.Numeric())
+
+    def exact_mean(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the mean in whole numbers: the server's own division rounds to as many digits as it likes."""
+        total, count = sa.func.sum(column, type_=sa.Numeric()), sa.func.count(column)
+        double = _number(
+            f"2e{result.places}"
+        )  # half up is to round down what is twice as large, and one more
+        size = sa.func.div(sa.func.abs(total) * double + count, count * _number("2"))
+        return sa.func.sign(total) * size * _number(f"1e-{result.places}")
+
+    def begin(self, column: ColumnElement[Any], field: Field, unit: str, zone: str) -> ColumnElement[Any]:
+        """Return the first moment; the first year of all has nothing before it, whatever the zone."""
+        if field.kind is Kind.DATE:
+            day = sa.cast(column, sa.TIMESTAMP())
+            return sa.cast(sa.func.date_trunc(_word(unit), day), sa.Date())
+        first = sa.literal_column("TIMESTAMPTZ '0001-01-01 00:00:00+00'", sa.TIMESTAMP(timezone=True))
+        return sa.func.greatest(sa.func.date_trunc(_word(unit), column, _word(zone)), first)
+
+
+def _number(text: str) -> ColumnElement[Decimal]:
+    return sa.literal_column(f"{text}::numeric", sa.Numeric())
+
+
+def _word(value: str) -> ColumnElement[str]:
+    """Return a word that was checked against an alphabet without quotes.
+
+    As parameters, those of one expression in two places of a statement would make it two expressions.
+    """
+    return sa.literal_column(f"'{value}'", sa.Text())
+
 
 def _in_utc(value: dt.datetime) -> dt.datetime:
     """The first and the last instant of all travel as infinities, which asyncpg returns without their zone."""

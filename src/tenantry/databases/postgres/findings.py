@@ -21,12 +21,15 @@ from tenantry.databases.postgres.policies import (
 )
 from tenantry.databases.postgres.search import search_trigger
 from tenantry.errors import UnsafeRole
+from tenantry.plans import PLANS, USAGE
 from tenantry.schema import Collection
 from tenantry.searching import searchable_fields
 
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
 SCHEMA_LOCK: Final = 0x7465_6E61_6E74
 """The advisory lock under which one process at a time changes tables: in ASCII, tenant."""
+
+_COUNTED_WITH: Final = frozenset({"tenantry_tenants", PLANS.name, USAGE.name})
 
 Severity = Literal["error", "warning"]
 Kind = Literal["tenant", "shared", "open", "control"]
@@ -67,6 +70,7 @@ class ExpectedTable(NamedTuple):
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
         versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
         searchable: Whether the words of some of its fields are kept.
+        owner: Whether the owner's functions, which count, reach its rows, for control tables.
     """
 
     schema: str
@@ -77,6 +81,7 @@ class ExpectedTable(NamedTuple):
     adopted: bool = False
     versioned: bool = True
     searchable: bool = False
+    owner: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +94,7 @@ class ExpectedTable(NamedTuple):
             return [*self._policies(roles), *self._searching()]
         if self.kind == "open":
             return open_table_policies(self.schema, self.table, roles)
-        return control_table_policies(self.schema, self.table, roles, app=self.app)
+        return control_table_policies(self.schema, self.table, roles, app=self.app, owner=self.owner)
 
     def _searching(self) -> list[str]:
         return search_trigger(self.schema, self.table, searchable=self.searchable)
@@ -116,7 +121,10 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
     searchable = bool(searchable_fields(collection))
-    return ExpectedTable(table.schema or "public", table.name, collection.scope, searchable=searchable)
+    owner = collection.name in _COUNTED_WITH
+    return ExpectedTable(
+        table.schema or "public", table.name, collection.scope, searchable=searchable, owner=owner
+    )
 
 
 def expected_words(table: sa.Table, collection: Collection) -> ExpectedTable:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from tenantry.databases.postgres.counting import counting_functions
 from tenantry.databases.postgres.findings import INIT_COMMAND, ExpectedTable, Finding, refuse
 from tenantry.databases.postgres.inspect_tables import inspect_tables
 from tenantry.databases.postgres.policies import Roles, quote
@@ -215,7 +216,7 @@ async def _seal(connection: Any, roles: Roles, version: int) -> list[Finding]:
 
 def _expected_bodies(version: int) -> dict[str, str]:
     bodies = {}
-    for statement in [*seal_functions("0", version), *search_functions(version)]:
+    for statement in [*seal_functions("0", version), *search_functions(version), *counting_functions()]:
         match = re.match(r"CREATE OR REPLACE FUNCTION tenantry\.(\w+)", statement)
         if match:
             bodies[match[1]] = _body(statement.split("$function$")[1])

@@ -13,6 +13,7 @@ from tenantry.databases.postgres.policies import (
     APP_POLICY,
     CONTROL_POLICY,
     KEEP_TRIGGER,
+    OWNER_POLICY,
     RAW_POLICY,
     RAW_TRIGGER,
     TENANT_COLUMN,
@@ -127,6 +128,12 @@ class _Catalog:
             findings.append(
                 self._finding(
                     "warning", "policy-missing", table, f"It has no policy for {self._roles.control}."
+                )
+            )
+        if table.owner and found.pop(OWNER_POLICY, None) is None:
+            findings.append(
+                self._finding(
+                    "warning", "policy-missing", table, f"It has no policy for {self._roles.owner}."
                 )
             )
         extra = [policy for policy in found.values() if policy["permissive"] and policy["applies"]]

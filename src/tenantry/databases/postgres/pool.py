@@ -24,11 +24,11 @@ What keeps one tenant's connection from another:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import asyncpg
 
@@ -50,11 +50,12 @@ from tenantry.errors import (
     ConfigurationError,
     DatabaseUnavailable,
     DataError,
+    OperationTimeout,
 )
+from tenantry.ports import Isolation
+from tenantry.resilience.fairness import FairShares
 
 __all__ = ["INIT_HINT", "Isolation", "TenantConnection", "TenantPool", "describe", "translate"]
-
-Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 _WIPE_LOCAL: Final = "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; UNLISTEN *; DEALLOCATE ALL"
 _BEGIN: Final[Mapping[Isolation | None, str]] = {
@@ -74,6 +75,7 @@ class TenantPool:
         keys: The seal keys, newest first. Without one the pool binds nothing: for the control role.
         min_size: Connections that stay open when idle.
         max_size: Connections at most.
+        tenant_share: Connections that one tenant holds at a time at most; by default as many as there are.
         acquire_timeout: Seconds to wait for a free connection.
         command_timeout: Seconds one command may take; then the server is asked to cancel it and the connection closed.
         connect_timeout: Seconds to open a connection.
@@ -93,6 +95,7 @@ class TenantPool:
         keys: Sequence[SealKey] = (),
         min_size: int = 1,
         max_size: int = 10,
+        tenant_share: int | None = None,
         acquire_timeout: float = 10.0,
         command_timeout: float | None = 60.0,
         connect_timeout: float = 10.0,
@@ -125,6 +128,8 @@ class TenantPool:
         )
         self._shelf = Shelf(self.connector, min_size, max_size, acquire_timeout, max_idle, wipe)
         self._search_path = search_path
+        self._acquire_timeout = acquire_timeout
+        self._shares = None if tenant_share is None else FairShares(tenant_share)
 
     def __repr__(self) -> str:
         return f"<TenantPool {self.connector.where} size={self.size}/{self.max_size} idle={self.idle}>"
@@ -152,7 +157,12 @@ class TenantPool:
     @property
     def waiting(self) -> int:
         """Tasks that wait for a connection."""
-        return sum(not waiter.done() for waiter in self._shelf.waiters)
+        return len(self._shelf.waiters)
+
+    def measure(self) -> dict[str, Any]:
+        """Return ``size``, ``idle``, ``waiting``, and what :meth:`~tenantry.resilience.waits.Waits.snapshot` says."""
+        waits = self._shelf.waiters.waits.snapshot()
+        return {"size": self.size, "idle": self.idle, "waiting": self.waiting, **waits}
 
     def statement(self, tenant: str | None) -> AbstractAsyncContextManager[TenantConnection]:
         """Yield a connection for one or more autocommit statements of ``tenant``.
@@ -169,8 +179,9 @@ class TenantPool:
             Closed: The pool is closed, or was never opened.
         """
         if self._shelf.local:
-            return _Transaction(self._shelf, tenant, "BEGIN", self._search_path)
-        return _Checkout(self._shelf, tenant)
+            return self._shared(tenant, _Transaction(self._shelf, tenant, "BEGIN", self._search_path))
+        block = _Checkout(self._shelf, tenant)
+        return block if self._shares is None else self._shared(tenant, block)
 
     def transaction(
         self, tenant: str | None, *, isolation: Isolation | None = None, readonly: bool = False
@@ -181,10 +192,30 @@ class TenantPool:
             DataError: A statement had failed and the block went on as if nothing had happened; it was rolled back.
             TenantryError: As for :meth:`statement`.
         """
-        begin = _BEGIN[isolation]
-        return _Transaction(
-            self._shelf, tenant, f"{begin} READ ONLY" if readonly else begin, self._search_path
-        )
+        begin = f"{_BEGIN[isolation]} READ ONLY" if readonly else _BEGIN[isolation]
+        return self._shared(tenant, _Transaction(self._shelf, tenant, begin, self._search_path))
+
+    def _shared(
+        self, tenant: str | None, block: AbstractAsyncContextManager[TenantConnection]
+    ) -> AbstractAsyncContextManager[TenantConnection]:
+        if self._shares is None or tenant is None:
+            return block
+        return self._within_share(self._shares, tenant, block)
+
+    @asynccontextmanager
+    async def _within_share(
+        self, shares: FairShares, tenant: str, block: AbstractAsyncContextManager[TenantConnection]
+    ) -> AsyncIterator[TenantConnection]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(shares.turn(tenant, self._acquire_timeout))
+            except TimeoutError:
+                raise OperationTimeout(
+                    f"Tenant {tenant!r} holds its share of the database connections, and gave none back within "
+                    f"{self._acquire_timeout:g} s.",
+                    fix="Raise database.max_connections_per_tenant, or hold connections for a shorter time.",
+                ) from None
+            yield await stack.enter_async_context(block)
 
     async def rebind(self, connection: TenantConnection, tenant: str | None) -> None:
         """Inside a transaction of this pool, name another tenant, or nobody, until it ends. For attestation only."""
@@ -301,6 +332,7 @@ class _Transaction:
                 raise DatabaseUnavailable(
                     "The connection was lost, or a call on it cancelled, before the commit; nothing was written.",
                     fix="Run it again.",
+                    nothing_written=True,
                 )
             return
         try:

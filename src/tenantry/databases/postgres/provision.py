@@ -48,6 +48,7 @@ from urllib.parse import quote as percent
 
 import asyncpg
 
+from tenantry.databases.postgres.counting import counting_functions
 from tenantry.databases.postgres.policies import Roles, quote, quote_literal, trigger_functions
 from tenantry.databases.postgres.rights import Unmet, grant_rights, unmet_rights
 from tenantry.databases.postgres.seal import SealKey, seal_functions, seal_tables
@@ -301,6 +302,7 @@ async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
         *trigger_functions(),
         *search_functions(connection.get_server_version().major),
         search_rights(roles),
+        *counting_functions(),
     ):
         await connection.execute(statement)
     app, raw = quote(roles.app), quote(roles.raw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from contextlib import suppress
 from time import monotonic
 
@@ -20,6 +19,7 @@ from tenantry.databases.postgres.connection import (
 )
 from tenantry.databases.postgres.seal import SEAL_SECONDS
 from tenantry.errors import Closed, ConfigurationError, DatabaseUnavailable, OperationTimeout
+from tenantry.resilience.fairness import FairQueue
 
 # A checkout finds at least this much life left in its seal, however many statements it then runs.
 _MARGIN = SEAL_SECONDS / 2
@@ -52,7 +52,7 @@ class Shelf:
         # Idle connections by the tenant they are bound to; no list is empty. Roughly, the tenants that were served
         # longest ago come first.
         self.idle: dict[str | None, list[Slot]] = {}
-        self.waiters: deque[asyncio.Future[Slot | None]] = deque()
+        self.waiters: FairQueue[Slot | None] = FairQueue()
         self.size = 0  # open, opening and closing
         self._min_size = min_size
         self._acquire_timeout = acquire_timeout
@@ -88,10 +88,8 @@ class Shelf:
         self.closing = self.careful = True
         if self._reaper is not None:
             self._reaper.cancel()
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(Closed("The database pool is closed."))
+        while (waiter := self.waiters.next()) is not None:
+            waiter.set_exception(Closed("The database pool is closed."))
         stacks, self.idle = self.idle, {}
         for stack in stacks.values():
             for slot in stack:
@@ -116,10 +114,11 @@ class Shelf:
             raise ConfigurationError(
                 "This pool has no seal key, so it cannot serve a tenant.", field="database.seal_key"
             )
+        asker = tenant
         if self.local:
             tenant = None
         for attempt in range(_BIND_ATTEMPTS):
-            slot = self._pick(tenant) or await self._obtain()
+            slot = self._pick(tenant) or await self._obtain(asker)
             if slot.tenant == tenant and monotonic() < slot.fresh_until:
                 return slot
             try:
@@ -147,13 +146,13 @@ class Shelf:
             self.discard(slot)
         return None
 
-    async def _obtain(self) -> Slot:
-        """Open a connection, or wait for one."""
+    async def _obtain(self, asker: str | None) -> Slot:
+        """Open a connection, or wait for one in the asker's name."""
         self._check_open()
         if self.size < self.max_size:
             self.size += 1
         else:
-            slot = await self._wait()
+            slot = await self._wait(asker)
             if slot is not None:
                 return slot
         slot = await self._connect()
@@ -179,30 +178,29 @@ class Shelf:
         self._slots.add(slot)
         return slot
 
-    async def _wait(self) -> Slot | None:
+    async def _wait(self, asker: str | None) -> Slot | None:
         """Wait in line for a connection, or for the permission (``None``) to open one."""
-        future: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
-        self.waiters.append(future)
+        future = self.waiters.join(asker)
         try:
-            async with asyncio.timeout(self._acquire_timeout):
-                return await future
+            with self.waiters.waits.measured():
+                async with asyncio.timeout(self._acquire_timeout):
+                    return await future
         except TimeoutError:
-            self._leave_line(future)
+            self._leave_line(asker, future)
             raise OperationTimeout(
                 f"No database connection became free within {self._acquire_timeout:g} s: "
                 f"all {self.max_size} are in use.",
                 fix="Raise database.pool_size, or hold connections for a shorter time.",
             ) from None
         except BaseException:
-            self._leave_line(future)
+            self._leave_line(asker, future)
             raise
 
-    def _leave_line(self, future: asyncio.Future[Slot | None]) -> None:
+    def _leave_line(self, asker: str | None, future: asyncio.Future[Slot | None]) -> None:
         """Give up waiting. What was handed to us in the same moment goes to the next in line."""
+        self.waiters.leave(asker, future)
         if not future.done() or future.cancelled():
             future.cancel()
-            with suppress(ValueError):
-                self.waiters.remove(future)
         elif future.exception() is None:
             slot = future.result()
             if slot is not None:
@@ -237,16 +235,15 @@ class Shelf:
             stack.append(slot)
 
     def release(self, slot: Slot) -> None:
-        """Pass a sound connection to the next in line, or put it back."""
+        """Pass a sound connection to the next in line, best one of its own tenant, or put it back."""
         if self.closing:
             self.discard(slot)
             return
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(slot)
-                return
-        self.put_idle(slot)
+        waiter = self.waiters.next(slot.tenant)
+        if waiter is None:
+            self.put_idle(slot)
+        else:
+            waiter.set_result(slot)
 
     async def give_back(self, slot: Slot, error: BaseException | None) -> None:
         """Take back a connection after anything but a plain success, and decide whether it can be used again."""
@@ -303,11 +300,9 @@ class Shelf:
         if self.closing:
             self._drained.set()
             return
-        while self.waiters and self.size < self.max_size:
-            waiter = self.waiters.popleft()
-            if not waiter.done():
-                self.size += 1
-                waiter.set_result(None)
+        while self.size < self.max_size and (waiter := self.waiters.next()) is not None:
+            self.size += 1
+            waiter.set_result(None)
 
     # -- idle connections
 

@@ -7,17 +7,21 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
-from tenantry.context import Context, TenantContext
+from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
+from tenantry.databases.sqlite import counting, indexes
 from tenantry.databases.sqlite.connection import (
     CREATE_FENCES,
     FENCES_TABLE,
@@ -41,8 +45,22 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Write
+from tenantry.plans.quotas import Count
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Insert,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Write,
+)
 from tenantry.query import Query
+from tenantry.resilience.fairness import FairGate
 from tenantry.schema import Collection
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -84,8 +102,10 @@ class SQLiteAdapter:
         self._reader_threads = ThreadPoolExecutor(config.readers, "tenantry-sqlite-reader")
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self._turn = asyncio.Lock()
+        self._turn = FairGate(1)
+        self._reading = FairGate(config.readers)
         self._closed = False
+        self._counting = False  # whether the file has the triggers
 
     # -- life
 
@@ -156,6 +176,7 @@ class SQLiteAdapter:
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         existing = await self._write(_existing)
+        self._counting = await self._write(lambda c: counting.counts_already(c, self._counted_tables()))
         missing = [] if (None, FENCES_TABLE) in existing else [f"table {FENCES_TABLE} is missing"]
         return [*missing, *self._compiler.tables.differences(existing)]
 
@@ -169,7 +190,7 @@ class SQLiteAdapter:
         def fence(connection: Connection) -> None:
             in_transaction(connection, lambda: connection.fence(tenant_id))
 
-        async with self._my_turn():
+        async with self._my_turn(tenant_id):
             await self._write(fence)
 
     async def attest(self) -> None:
@@ -189,24 +210,66 @@ class SQLiteAdapter:
         await self._write(lambda c: rolled_back(c, lambda: attempt(c)))
         await self._read(attempt)
 
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        if self._counting:
+            return await self._read(lambda c: counting.counted(c, tenant_id))
+        return await self._read(lambda c: counting.true_counts(c, self._counted_tables(), tenant_id))
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        if not self._counting:
+            return []
+
+        def work(connection: Connection) -> list[Count]:
+            return counting.recount(connection, self._counted_tables(), tenant_id)
+
+        async with self._my_turn(None):
+            return await self._write(lambda c: in_transaction(c, lambda: work(c)))
+
+    async def prepare_counting(self) -> list[str]:
+        """Make the triggers that are missing."""
+        if not self._counting:
+            async with self._my_turn(None):
+                await self._write(
+                    lambda c: in_transaction(c, lambda: counting.begin_counting(c, self._counted_tables()))
+                )
+            self._counting = True
+        return []
+
+    def _counted_tables(self) -> list[sa.Table]:
+        tables = self._compiler.tables
+        return [
+            table
+            for name, table in tables.items()
+            if tables.collection_of(table).scope == "tenant" and not name.startswith("tenantry_")
+        ]
+
     # -- the executor
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
         """Return the rows with these ids."""
-        return await self._read(self._query(self._compiler.fetch(context, collection, ids)))
+        step = self._compiler.fetch(context, collection, ids)
+        return await self._read(self._query(step), context.tenant_id)
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``."""
-        return await self._read(self._query(self._compiler.select(context, query)))
+        return await self._read(self._query(self._compiler.select(context, query)), context.tenant_id)
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
         step = self._compiler.count(context, query)
-        return await self._read(lambda connection: int(self._run(connection, step)[0][0]))
+        return await self._read(lambda c: int(self._run(c, step)[0][0]), context.tenant_id)
 
     async def search(self, context: Context, search: Search) -> list[Record]:
         """Return the rows that a search finds, the best first."""
         return await self._read(self._searching(context, search))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._read(self._query(self._compiler.aggregate(context, aggregation)))
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
@@ -215,18 +278,30 @@ class SQLiteAdapter:
             connection.check_fence(context)
             return self._perform(connection, context, writes)
 
-        async with self._my_turn():
+        async with self._my_turn(context.tenant_id):
+            return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+
+        def work(connection: Connection) -> list[Outcome]:
+            connection.check_fence(context)
+            return self._each(connection, context, units)
+
+        async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
     @asynccontextmanager
-    async def transaction(self, context: Context) -> AsyncIterator[Executor]:
+    async def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AsyncIterator[Executor]:
         """Hold the writer for one unit of work."""
 
         def begin(connection: Connection) -> None:
             connection.control("BEGIN IMMEDIATE")
             connection.check_fence(context)
 
-        async with self._my_turn():
+        async with self._my_turn(context.tenant_id):
             unit = _Transaction(self, context)
             try:
                 await self._write(begin)
@@ -240,11 +315,10 @@ class SQLiteAdapter:
                     self._writer_thread.submit(lambda: abandon(self._writer()))
 
     @asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
+    async def _my_turn(self, tenant_id: str | None) -> AsyncIterator[None]:
         """Wait for the one writer, but not for ever."""
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._turn.acquire()
+            await self._turn.enter(tenant_id, self._timeout)
         except TimeoutError:
             raise OperationTimeout(
                 "Another transaction holds SQLite's one writer.", fix="Keep transactions short."
@@ -252,7 +326,7 @@ class SQLiteAdapter:
         try:
             yield
         finally:
-            self._turn.release()
+            self._turn.leave()
 
     async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
         """Refused: SQLite has no role that would hold a foreign statement to the tenant."""
@@ -260,6 +334,57 @@ class SQLiteAdapter:
             "Raw SQL is refused on SQLite: nothing below would hold it to the tenant.",
             fix="Use read(…) with a filter, or PostgreSQL, where raw SQL runs under row-level security.",
         )
+
+    def measure(self) -> dict[str, Any]:
+        """Return how its one writer and its readers are waited for."""
+        waiting = {"writer": self._turn.queue, "readers": self._reading.queue}
+        return {name: {"waiting": len(line), **line.waits.snapshot()} for name, line in waiting.items()}
+
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Return how a query would run, and count the rows that it looks at, where that is all of the tenant."""
+        step = (self._compiler.count if count else self._compiler.select)(context, query)
+        own = self._compiler.count(context, Query(query.collection, ()))
+        met = self._compiler.count(context, query)
+        reach = self._reaches[step.statement.table, False]
+
+        def work(connection: Connection) -> Plan:
+            details = [str(row[3]) for row in connection.explain(step, reach, seconds)]
+            plan = indexes.plan_of(details)
+            if not plan.reads_all:
+                return plan.plan
+            scanned = int(connection.run(own, reach, seconds)[0][0])
+            kept = int(connection.run(met, reach, seconds)[0][0])
+            return replace(plan.plan, scanned=scanned, kept=kept)
+
+        return await self._read(work)
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes there are. SQLite does not count their uses."""
+        return await self._write(indexes.catalog)
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index. Other writers of the file wait until it is made."""
+        progress(f"making {index.name}", None)
+        async with self._my_turn(None):
+            return await self._write(lambda connection: indexes.create(connection, index))
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index."""
+        async with self._my_turn(None):
+            await self._write(lambda connection: indexes.drop(connection, index))
 
     # -- threads
 
@@ -283,7 +408,33 @@ class SQLiteAdapter:
     def _perform(
         self, connection: Connection, context: Context, writes: Sequence[Write]
     ) -> list[list[Record]]:
-        return [self._drive(connection, context, write) for write in writes]
+        if not self._counting or isinstance(context, SystemContext):
+            return [self._drive(connection, context, write) for write in writes]
+        tenant = context.tenant_id
+        return [
+            counting.limited(connection, tenant, partial(self._drive, connection, context, write))
+            for write in writes
+        ]
+
+    def _each(
+        self, connection: Connection, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        records = [unit[0].records[0] for unit in units if len(unit) == 1 and isinstance(unit[0], Insert)]
+        if len(records) == len(units) > 1:
+            together = [Insert(units[0][0].collection, records)]
+            if isinstance(self._one(connection, context, together), list):
+                return [[record] for record in records]
+        return [self._one(connection, context, unit) for unit in units]
+
+    def _one(self, connection: Connection, context: Context, unit: Sequence[Write]) -> Outcome:
+        connection.control("SAVEPOINT unit")
+        try:
+            outcome: Outcome = self._perform(connection, context, unit)[0]
+        except REFUSALS as error:
+            connection.control("ROLLBACK TO unit")
+            outcome = error
+        connection.control("RELEASE unit")
+        return outcome
 
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)
@@ -319,13 +470,31 @@ class SQLiteAdapter:
     async def _write(self, job: Callable[[Connection], T]) -> T:
         return await self._submit(self._writer_thread, lambda: _translated(job, self._writer))
 
-    async def _read(self, job: Callable[[Connection], T]) -> T:
-        return await self._submit(self._reader_threads, lambda: _translated(job, self._reader))
+    async def _read(self, job: Callable[[Connection], T], tenant_id: str | None = None) -> T:
+        self._check_open()
+        await self._reading.enter(tenant_id)
+        try:
+            self._check_open()
+            running = self._reader_threads.submit(lambda: _translated(job, self._reader))
+        except BaseException:
+            self._reading.leave()
+            raise
+        try:
+            return await asyncio.wrap_future(running)
+        finally:
+            if running.done():
+                self._reading.leave()
+            else:  # cancelled; the thread is free once it is done with it
+                leave = partial(_soon, asyncio.get_running_loop(), self._reading.leave)
+                running.add_done_callback(leave)
 
     async def _submit(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(threads, job)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Closed("The database is closed.")
-        return await asyncio.get_running_loop().run_in_executor(threads, job)
 
 
 class _Transaction:
@@ -355,15 +524,29 @@ class _Transaction:
         self._check(context)
         return await self._adapter._write(self._adapter._searching(context, search))
 
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        step = self._adapter._compiler.aggregate(context, aggregation)
+        return await self._adapter._write(self._adapter._query(step))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return await self._adapter._write(lambda c: self._adapter._each(c, context, units))
 
     def _check(self, context: Context) -> None:
         if self.over:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None], _: object) -> None:
+    with suppress(RuntimeError):  # the loop is over, and nobody waits on it any more
+        loop.call_soon_threadsafe(work)
 
 
 def _existing(connection: Connection) -> Existing:
@@ -381,7 +564,9 @@ def _translated(job: Callable[[Connection], T], connection: Callable[[], Connect
     except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             raise OperationTimeout("The statement took longer than database.timeout.") from error
-        raise DatabaseUnavailable(f"SQLite: {error}.") from error
+        # Whoever waits for the lock has written nothing, and what a statement did is rolled back with its transaction.
+        busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        raise DatabaseUnavailable(f"SQLite: {error}.", nothing_written=busy) from error
     except sqlite3.DatabaseError as error:
         if is_refusal(error):
             raise IsolationError("SQLite's authorizer refused the statement.") from error

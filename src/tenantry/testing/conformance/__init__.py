@@ -25,6 +25,8 @@ skip says which.
 
 from __future__ import annotations
 
+from tenantry.testing.conformance.access import Access
+from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.isolation import Isolation
@@ -38,7 +40,18 @@ from tenantry.testing.conformance.values import Values
 
 
 class Conformance(
-    Values, Filters, Rows, Pages, Searches, Constraints, Transactions, Tenants, Isolation, Ports
+    Values,
+    Filters,
+    Rows,
+    Pages,
+    Aggregates,
+    Searches,
+    Constraints,
+    Transactions,
+    Tenants,
+    Isolation,
+    Ports,
+    Access,
 ):
     """Every property that a database must have, each as a test."""
 

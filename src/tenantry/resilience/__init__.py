@@ -1,0 +1,1 @@
+"""Primitives for what is scarce and what fails: fair lines, retries."""
