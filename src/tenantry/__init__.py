@@ -16,7 +16,7 @@ from tenantry.schema import (
     Shared,
     Unique,
 )
-from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
@@ -44,6 +44,7 @@ __all__ = [
     "Searchable",
     "Shared",
     "Sum",
+    "SupportHandle",
     "SystemHandle",
     "Tenant",
     "TenantContext",
