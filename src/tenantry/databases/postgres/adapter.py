@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +30,7 @@ from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, r
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
+from tenantry.databases.postgres.replicas import Replicas
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -105,6 +112,7 @@ class PostgresAdapter:
         )
         self._retry = Retry(config.retry_attempts, config.timeout)
         self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
+        self._replicas = self._replicas_of(config, sealed) if config.replicas else None
         self._raw: TenantPool | None = None
         self._sessions: Sessions | None = None
         self._acquire_timeout = config.acquire_timeout
@@ -120,15 +128,27 @@ class PostgresAdapter:
             await pool.open()
         async with self._control.statement(None) as connection:
             version = connection.get_server_version()
+        if self._replicas is not None:
+            await self._replicas.open()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
         self._compiler = Compiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
+        if self._replicas is not None:
+            await self._replicas.close()
         if self._sessions is not None:
             await self._sessions.close()
         for pool in self._pools():
             await pool.close()
+
+    def _replicas_of(self, config: DatabaseConfig, options: dict[str, Any]) -> Replicas:
+        make = partial(
+            TenantPool, max_size=config.pool_size, tenant_share=config.max_connections_per_tenant, **options
+        )
+        urls = [url.get_secret_value() for url in config.replicas]
+        connectors = self._control.connector, self._app.connector
+        return Replicas(*connectors, [partial(make, url) for url in urls], config.max_replica_lag)
 
     def _pools(self) -> list[TenantPool]:
         pools = [self._app, self._control]
@@ -225,6 +245,12 @@ class PostgresAdapter:
 
     async def _ask(self, context: Context, step: Step) -> list[Record]:
         pool, tenant = self._scope(context)
+        if self._replicas is None or not isinstance(context, TenantContext):
+            return await self._fetch(step, pool, tenant)
+        fetch = partial(self._fetch, step)
+        return await self._replicas.read(context.tenant_id, pool, fetch, demanded=context.primary)
+
+    async def _fetch(self, step: Step, pool: TenantPool, tenant: str | None) -> list[Record]:
         statement = step.statement
         try:
             async with pool.statement(tenant) as connection:
@@ -238,7 +264,20 @@ class PostgresAdapter:
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none; again only if it is certain that it was none."""
-        return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+        with self._writing(context, writes):
+            return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+
+    def _writing(
+        self, context: Context, writes: Sequence[Write] | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep whom it concerns from reading on a replica that does not have what is written meanwhile."""
+        if self._replicas is None:
+            return nullcontext()
+        if isinstance(context, TenantContext):
+            return self._replicas.contacts.writing(context.tenant_id)
+        if writes is not None and all(write.collection.scope == "control" for write in writes):
+            return nullcontext()
+        return self._replicas.contacts.writing(None)
 
     async def _execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         pool, tenant = self._scope(context)
@@ -270,15 +309,25 @@ class PostgresAdapter:
     ) -> AsyncIterator[Executor]:
         """One connection and one transaction for a unit of work."""
         pool, tenant = self._scope(context)
-        begun = False
-        try:
-            async with pool.transaction(tenant, isolation=isolation) as connection:
-                begun = True
-                unit = _Transaction(self, connection, context)
+        with ExitStack() as noted:
+            if tenant is not None:
+                noted.enter_context(self._writing(context))
+            async with self._begun(pool, tenant, isolation) as connection:
+                unit = _Transaction(self, connection, context, noted)
                 try:
                     yield unit
                 finally:
                     unit.over = True
+
+    @asynccontextmanager
+    async def _begun(
+        self, pool: TenantPool, tenant: str | None, isolation: Isolation | None
+    ) -> AsyncIterator[Any]:
+        begun = False
+        try:
+            async with pool.transaction(tenant, isolation=isolation) as connection:
+                begun = True
+                yield connection
         except DatabaseUnavailable as error:
             error.nothing_written |= not begun
             raise
@@ -299,14 +348,16 @@ class PostgresAdapter:
                 fix=f"Begin with one of {', '.join(sorted(_STATEMENTS))}.",
             )
         try:
-            async with raw.statement(context.tenant_id) as connection:
-                return [dict(row) for row in await connection.fetch(text, *params)]
+            with self._writing(context):
+                async with raw.statement(context.tenant_id) as connection:
+                    return [dict(row) for row in await connection.fetch(text, *params)]
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    def session(
+    @asynccontextmanager
+    async def session(
         self, context: TenantContext, admit: Callable[[], Awaitable[None]], options: dict[str, Any]
-    ) -> AbstractAsyncContextManager[AsyncSession]:
+    ) -> AsyncIterator[AsyncSession]:
         """Open a session of SQLAlchemy's ORM, each of whose transactions is bound to the tenant."""
         from tenantry.databases.postgres.sessions import Sessions  # the ORM, on first use
 
@@ -315,21 +366,24 @@ class PostgresAdapter:
             self._sessions = Sessions(
                 pool.connector, self._app.connector.ticket, size=_RAW_POOL, timeout=self._acquire_timeout
             )
-        return self._sessions.open(context.tenant_id, admit, options)
+        with self._writing(context):
+            async with self._sessions.open(context.tenant_id, admit, options) as session:
+                yield session
 
-    def bind(
-        self, connection: Any, context: TenantContext, admit: Callable[[], None]
-    ) -> AbstractContextManager[Any]:
+    @contextmanager
+    def bind(self, connection: Any, context: TenantContext, admit: Callable[[], None]) -> Iterator[Any]:
         """Bind a user's own connection, which is logged in as the raw role, to the tenant."""
         ticket = partial(self._app.connector.ticket, context.tenant_id)
-        return bind(connection, Scope(context.tenant_id, admit, ticket))
+        with self._writing(context), bind(connection, Scope(context.tenant_id, admit, ticket)) as bound:
+            yield bound
 
     def measure(self) -> dict[str, Any]:
         """Return how much of the pool is in use, who waits and for how long; for *raw* and *control* beside it."""
         others = {"control": self._control, "raw": self._raw}
-        return self._app.measure() | {
+        found = self._app.measure() | {
             role: pool.measure() for role, pool in others.items() if pool is not None
         }
+        return found if self._replicas is None else found | {"replicas": self._replicas.measure()}
 
     # -- inside
 
@@ -414,8 +468,9 @@ def _nothing_written(error: TenantryError) -> bool:
 class _Transaction:
     """The executor of one unit of work."""
 
-    def __init__(self, adapter: PostgresAdapter, connection: Any, context: Context) -> None:
+    def __init__(self, adapter: PostgresAdapter, connection: Any, context: Context, noted: ExitStack) -> None:
         self._adapter = adapter
+        self._noted = noted  # what it writes, until it is over
         self._connection = connection
         self._context = context
         self._turn = (
@@ -435,6 +490,8 @@ class _Transaction:
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
+        if isinstance(context, SystemContext):
+            self._noted.enter_context(self._adapter._writing(context, writes))
         try:
             async with self._turn:
                 return await self._adapter._perform(self._connection, context, writes)
