@@ -7,6 +7,9 @@ PYTHON ?= python3
 JOBS   ?= 3  # the tests wait as much as they work
 ARGS   ?=
 
+# Hundreds of tests start processes of their own, which take half the time where modules were compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run check test bench soak pins clean venv
 

@@ -11,7 +11,13 @@ from rich.console import Console
 
 from benchmarks.harness import Effort, Report
 
-BENCHMARKS = {"connections": "benchmarks.connections", "isolated-read": "benchmarks.isolated_read"}
+BENCHMARKS = {
+    "connections": "benchmarks.connections",
+    "insights": "benchmarks.insights",
+    "isolated-read": "benchmarks.isolated_read",
+    "search": "benchmarks.search",
+    "tenants": "benchmarks.tenants",
+}
 
 
 def main() -> int:

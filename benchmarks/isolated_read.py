@@ -143,9 +143,12 @@ async def _fill(sdk: MultiTenantSDK) -> list[list[Any]]:
     ids = []
     for number in range(TENANTS):
         await sdk.tenants.create(_tenant(number))
-        made = await sdk.tenant(_tenant(number)).data.bulk_create(
-            [Item(name=f"Item {row}", sku=f"S{row}", price=Decimal(row)) for row in range(ROWS)]
-        )
+        made = (
+            await sdk.tenant(_tenant(number)).data.bulk_create(
+                [Item(name=f"Item {row}", sku=f"S{row}", price=Decimal(row)) for row in range(ROWS)],
+                atomic=True,
+            )
+        ).rows
         ids.append([item.id for item in made])
         shuffler.shuffle(ids[-1])
     return ids

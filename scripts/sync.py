@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "tenantry"
 CLASSES = {
     "tenants": ("TenantManager",),
     "data": ("DataManager",),
+    "insights": ("Insights",),
     "sdk": ("TenantHandle", "SystemHandle", "MultiTenantSDK"),
 }
 TWINS = {name: module for module, names in CLASSES.items() for name in names}
@@ -42,6 +43,7 @@ HEADER = '"""{doc}\n\nWritten by `python -m scripts.sync`; do not edit.\n"""\n\n
 DOCS = {
     "tenants": "The tenants, for synchronous code.",
     "data": "Reading and writing the rows of one tenant, for synchronous code.",
+    "insights": "What queries cost and what makes them cheaper, for synchronous code.",
     "sdk": "The SDK, for synchronous code.",
 }
 WORDS = (

@@ -90,7 +90,7 @@ class TestRefusals:
             ({"graphql": {}}, "graphql"),
             ({"security": {}}, "security"),
             ({"database": {"replicas": 2}}, "database.replicas"),
-            ({"performance": {"query_insights": True}}, "performance.query_insights"),
+            ({"performance": {"use_cache": True}}, "performance.use_cache"),
             ({"database": {"pool_size": 0}}, "database.pool_size"),
             ({"database": {"pool_size": "many"}}, "database.pool_size"),
             ({"database": {"timeout": -1}}, "database.timeout"),

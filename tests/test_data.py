@@ -92,15 +92,15 @@ class TestCalls:
         with pytest.raises(InvalidRecord):
             await acme.data.create("notes", record)
         with pytest.raises(InvalidRecord):
-            await acme.data.bulk_create("notes", [record])
+            await acme.data.bulk_create("notes", [record], atomic=True)
 
     async def test_many_records_are_of_one_collection(self, acme: TenantHandle) -> None:
         with pytest.raises(InvalidRecord):
-            await acme.data.bulk_create([Note(id="a"), Folder(id=1)])
+            await acme.data.bulk_create([Note(id="a"), Folder(id=1)], atomic=True)
         assert await acme.data.count(Note) == await acme.data.count(Folder) == 0
 
     async def test_many_records_may_come_from_a_generator(self, acme: TenantHandle) -> None:
-        rows = await acme.data.bulk_create(Note(id=f"{number}") for number in range(3))
+        rows = (await acme.data.bulk_create((Note(id=f"{number}") for number in range(3)), atomic=True)).rows
         assert [row.id for row in rows] == ["0", "1", "2"]
 
     async def test_a_field_may_have_the_name_of_an_option(self, acme: TenantHandle) -> None:

@@ -98,7 +98,11 @@ class Line:
 
 
 async def test_a_page_becomes_a_data_frame(acme: TenantHandle) -> None:
-    books = await acme.data.bulk_create([Book(title="Emma", copies=2), Book(title="Persuasion", isbn="1")])
+    books = (
+        await acme.data.bulk_create(
+            [Book(title="Emma", copies=2), Book(title="Persuasion", isbn="1")], atomic=True
+        )
+    ).rows
     page = await acme.data.read(Book, order_by="title")
     frame = page.to_df()
     assert list(frame["title"]) == ["Emma", "Persuasion"]

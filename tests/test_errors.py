@@ -37,7 +37,15 @@ ARGUMENTS: dict[str, Any] = {
     "fields": ["isbn"],
     "key": "k",
     "reason": "expired",
+    "quota": "rows",
+    "used": 5,
+    "limit": 5,
+    "plan": "free",
+    "retry_after": 3.0,
+    "suggestion": "book",
     "differences": ["table books is missing"],
+    "action": "update",
+    "roles": ["viewer"],
     "nothing_written": True,
 }
 

@@ -38,7 +38,7 @@ class TestAfter:
         heard: list[Operation] = []
         sdk.add_after_hook(heard.append)
         await acme.data.create(Note(id="a", text="x"))
-        await acme.data.bulk_create([Note(id="b"), Note(id="c")])
+        await acme.data.bulk_create([Note(id="b"), Note(id="c")], atomic=True)
         await acme.data.update(Note, "a", text="y")
         await acme.data.upsert(Note(id="a", text="z"))
         await acme.data.get(Note, "a")

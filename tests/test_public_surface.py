@@ -14,15 +14,20 @@ import pytest
 import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
+from tenantry.insights import Insights
 from tenantry.sdk import SystemHandle
 from tenantry.tenants import TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
         "PII",
+        "Avg",
+        "Count",
         "Encrypted",
         "Indexed",
         "KeyedModel",
+        "Max",
+        "Min",
         "Model",
         "MultiTenantSDK",
         "Page",
@@ -32,6 +37,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "Sum",
         "SystemHandle",
         "Tenant",
         "TenantContext",
@@ -39,6 +45,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantId",
         "TenantStatus",
         "TenantryError",
+        "Trunc",
         "Unique",
         "__version__",
         "between",
@@ -98,7 +105,26 @@ SURFACE: dict[str, list[str]] = {
         "served",
     ],
     "tenantry.alembic": ["Migrations", "metadata", "run", "split_online"],
-    "tenantry.sync": ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"],
+    "tenantry.security.access": [
+        "AccessExplanation",
+        "AccessPolicy",
+        "ClaimedRoles",
+        "Role",
+        "RoleSource",
+        "allow",
+        "allow_all",
+        "deny",
+        "hide",
+    ],
+    "tenantry.sync": [
+        "DataManager",
+        "Insights",
+        "MultiTenantSDK",
+        "SystemHandle",
+        "TenantHandle",
+        "TenantManager",
+    ],
+    "tenantry.insights": ["INSIGHTS", "Finding", "Insights", "Report", "ShapeReport", "Watch"],
     "tenantry.testing": ["assert_isolated"],
     "tenantry.testing.conformance": ["Conformance"],
 }
@@ -111,9 +137,11 @@ METHODS: dict[type, list[str]] = {
         "capabilities",
         "close",
         "data",
+        "explain_access",
         "get_health",
         "get_metrics",
         "initialize",
+        "insights",
         "job_signer",
         "on",
         "open",
@@ -124,6 +152,7 @@ METHODS: dict[type, list[str]] = {
     TenantHandle: ["context", "data", "session"],
     SystemHandle: ["context", "data"],
     DataManager: [
+        "aggregate",
         "bind",
         "bulk_create",
         "count",
@@ -137,11 +166,13 @@ METHODS: dict[type, list[str]] = {
         "update",
         "upsert",
     ],
+    Insights: ["apply", "flush", "report"],
     TenantManager: ["create", "delete", "get", "list", "purge", "resume", "suspend", "update"],
 }
 
 SIGNATURES: dict[Any, str] = {
     DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, context)",
+    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, context)",
     DataManager.get: "(self, collection, id, *, context)",
     DataManager.create: "(self, target, record, /, *, idempotency_key, context)",
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",
@@ -150,7 +181,8 @@ SIGNATURES: dict[Any, str] = {
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",
-    MultiTenantSDK.bind: "(self, connection, tenant)",
+    MultiTenantSDK.bind: "(self, connection, tenant, *, user, claims)",
+    MultiTenantSDK.explain_access: "(self, tenant, action, collection, id, *, user, claims)",
     TenantHandle.session: "(self, **options)",
     MultiTenantSDK.tenant: "(self, id, *, user, claims, request_id)",
     MultiTenantSDK.system: "(self, *, reason, actor, tenant)",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tenantry import MultiTenantSDK, TenantStatus
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context
 from tenantry.errors import (
     ConfigurationError,
@@ -68,6 +69,12 @@ class Directory:
             raise DatabaseUnavailable("away")
 
     async def count(self, context: Context, query: Query) -> int:
+        raise NotImplementedError
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        raise NotImplementedError
+
+    async def execute_each(self, context: Context, units: Any) -> Any:
         raise NotImplementedError
 
     async def execute(self, context: Context, writes: Any) -> Any:

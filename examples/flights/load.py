@@ -67,7 +67,7 @@ async def _append(data: DataManager, table: Table[Any]) -> AsyncIterator[int]:
     while stored < len(table):
         chunk = table[stored : stored + CHUNK]
         try:
-            await data.bulk_create(chunk)
+            await data.bulk_create(chunk, atomic=True)
             now = stored + len(chunk)
         except UniqueViolation as error:
             # Another run of this program may be loading too, and was first with this chunk.

@@ -19,7 +19,9 @@ async def run() -> dict[str, list[int]]:
         for tenant, count in INVOICES.items():
             await sdk.tenants.create(tenant)
             data = sdk.tenant(tenant).data
-            await data.bulk_create([Invoice(number=n, total=100 * n) for n in range(1, count + 1)])
+            await data.bulk_create(
+                [Invoice(number=n, total=100 * n) for n in range(1, count + 1)], atomic=True
+            )
         await sdk.tenants.suspend("initech", reason="left")
 
         try:

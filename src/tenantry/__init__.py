@@ -1,5 +1,6 @@
 """tenantry: tenant-isolated data for Python, in which the leak cannot be written."""
 
+from tenantry.aggregates import Avg, Count, Max, Min, Sum, Trunc
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
@@ -17,15 +18,22 @@ from tenantry.schema import (
 )
 from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
-from tenantry.types import Page, Record, TenantId
+from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PII",
+    "Avg",
+    "BulkOutcome",
+    "BulkResult",
+    "Count",
     "Encrypted",
+    "Hit",
     "Indexed",
     "KeyedModel",
+    "Max",
+    "Min",
     "Model",
     "MultiTenantSDK",
     "Page",
@@ -35,6 +43,7 @@ __all__ = [
     "RenamedFrom",
     "Searchable",
     "Shared",
+    "Sum",
     "SystemHandle",
     "Tenant",
     "TenantContext",
@@ -42,6 +51,7 @@ __all__ = [
     "TenantId",
     "TenantStatus",
     "TenantryError",
+    "Trunc",
     "Unique",
     "__version__",
     "between",

@@ -25,6 +25,14 @@ def page_text(rows: Sequence[Any], cursor: str | None, included: Mapping[str, Ma
     return f"Page(items=[{', '.join(items)}], next_cursor={cursor!r}, included={beside!r})"
 
 
+def bulk_text(succeeded: int, total: int, errors: Sequence[Exception]) -> str:
+    """Return what came of a bulk call as text; of many errors, the first ones."""
+    listed = [str(error) for error in errors[:_TEXT_ROWS]]
+    if len(errors) > _TEXT_ROWS:
+        listed.append(f"… and {len(errors) - _TEXT_ROWS} more")
+    return f"BulkResult({succeeded} of {total} items took place{''.join(f'; {text}' for text in listed)})"
+
+
 def page_html(rows: Sequence[Any], *, more: bool) -> str:
     """Return a page as a table. What a row holds is text there, whatever it looks like."""
     records = [_shown(row) for row in rows[:_HTML_ROWS]]

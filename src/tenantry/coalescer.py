@@ -85,6 +85,6 @@ def _fail(batch: _Batch, error: BaseException) -> None:
 def _clone(collection: Collection, row: Record) -> Record:
     clone = dict(row)
     for name, field in collection.fields.items():
-        if field.kind in _MUTABLE:
+        if field.kind in _MUTABLE and name in clone:
             clone[name] = copy.deepcopy(clone[name])
     return clone

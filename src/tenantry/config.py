@@ -25,7 +25,7 @@ _OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
     "database": frozenset({"shards", "databases"}),
-    "performance": frozenset({"query_insights", "batch_size", "use_cache"}),
+    "performance": frozenset({"batch_size", "use_cache"}),
 }
 
 
@@ -88,11 +88,17 @@ class PerformanceConfig(Section):
         coalesce: Whether look-ups by key of one tenant that arrive together become one statement.
         lease_seconds: How long a process may act on what it last read of the tenant directory, at most 1 second.
         max_known_tenants: How many tenants' status a process remembers.
+        query_insights: Whether operations are counted by shape, and slow ones explained.
+        slow_query_seconds: From how many seconds on a query is slow.
+        insights_interval: Seconds between two writes of the counts; in each, at most one slow query is explained.
     """
 
     coalesce: bool = True
     lease_seconds: float = pydantic.Field(default=0.9, gt=0, le=1.0)
     max_known_tenants: int = pydantic.Field(default=100_000, ge=1)
+    query_insights: bool = True
+    slow_query_seconds: float = pydantic.Field(default=0.1, gt=0)
+    insights_interval: float = pydantic.Field(default=30.0, gt=0)
 
 
 class JobsConfig(Section):

@@ -13,6 +13,8 @@
     │   ├── AttestationFailed       one canary tenant reached another's rows
     │   ├── SealRejected            the database did not accept the tenant's seal
     │   └── JobRejected             a job's token does not let it run; carries the reason
+    ├── AccessDenied                the policy does not let this user do it; nothing was read or written
+    │   └── FieldHidden             carries the path to the field
     ├── TenantError                 about a tenant itself
     │   ├── InvalidTenantId
     │   ├── TenantNotFound
@@ -20,12 +22,15 @@
     │   ├── TenantSuspended
     │   ├── TenantDeleted
     │   ├── InvalidTransition
-    │   └── PurgeIncomplete
+    │   ├── PurgeIncomplete
+    │   └── QuotaExceeded           carries what is limited, and how much of it is used
     ├── InvalidRequest              the call is wrong; the database was not touched
     │   ├── InvalidQuery            carries the path to the fault
     │   ├── InvalidRecord           carries the field
     │   ├── UnknownCollection
     │   ├── ReadOnlyCollection
+    │   ├── UnknownPlan
+    │   ├── UnknownFlag
     │   └── Unsupported             this database cannot do it
     ├── MigrationRefused            a migration would lose data or isolation
     ├── DataError                   the database refused
@@ -33,6 +38,7 @@
     │   ├── Conflict                carries the current version
     │   ├── UniqueViolation
     │   ├── ReferenceViolation
+    │   ├── BulkFailed              some items of a bulk call were refused; carries their errors
     │   ├── IdempotencyConflict
     │   ├── TransactionFailed
     │   ├── AdoptionError           an existing schema cannot be adopted as it stands
@@ -47,7 +53,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
@@ -57,7 +63,14 @@ class TenantryError(Exception):
     Args:
         message: What happened.
         fix: What to do about it, shown behind the message.
+
+    Attributes:
+        index: In a bulk call, the position of the item that it is about; 0 is the first.
+        partial: Where a bulk call broke off, the ``BulkResult`` of the batches before.
     """
+
+    index: int | None = None
+    partial: Sequence[Any] | None = None
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message)
@@ -65,7 +78,8 @@ class TenantryError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.message} {self.fix}" if self.fix else self.message
+        said = f"{self.message} {self.fix}" if self.fix else self.message
+        return said if self.index is None else f"Item {self.index}: {said}"
 
     def __reduce__(self) -> tuple[Callable[..., TenantryError], tuple[Any, ...]]:
         # The constructors take keywords, of which pickle and copy know nothing.
@@ -144,6 +158,47 @@ class JobRejected(IsolationError):
         self.reason = reason
 
 
+class AccessDenied(TenantryError):
+    """The access policy does not let this user do it. Nothing was read or written.
+
+    Attributes:
+        action: ``read``, ``create``, ``update``, ``delete`` or ``raw``.
+        collection: Of which collection; ``None`` for raw access.
+        roles: The roles that the user was found to have.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        action: str,
+        collection: str | None = None,
+        roles: Collection[str] = (),
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.action = action
+        self.collection = collection
+        self.roles = tuple(sorted(roles))
+
+
+class FieldHidden(AccessDenied, AttributeError):
+    """The access policy keeps a field from this user. ``path`` leads to where it was named, such as ``where.cost``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str,
+        action: str,
+        collection: str | None = None,
+        roles: Collection[str] = (),
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(f"{path}: {message}", action=action, collection=collection, roles=roles, fix=fix)
+        self.path = path
+
+
 class TenantError(TenantryError):
     """About one tenant. ``tenant_id`` is the tenant's id as it was given."""
 
@@ -196,6 +251,44 @@ class PurgeIncomplete(TenantError):
         self.remaining = remaining
 
 
+class QuotaExceeded(TenantError):
+    """The tenant's plan allows no more; what was asked for did not take place.
+
+    Attributes:
+        quota: ``rows``, ``rows:<collection>``, ``storage`` (in bytes), ``members`` or ``requests``.
+        used: How much is used without it.
+        limit: How much may be used.
+        plan: The tenant's plan.
+        wanted: How much more was asked for.
+        retry_after: Seconds until the window of a quota of requests ends; ``None`` for the other quotas.
+    """
+
+    def __init__(
+        self,
+        *,
+        quota: str,
+        used: int,
+        limit: int,
+        plan: str | None,
+        tenant_id: str,
+        wanted: int = 1,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            f"Tenant {tenant_id!r} uses {used} of {limit} ({quota}) and cannot use {wanted} more.",
+            tenant_id=tenant_id,
+            fix="Wait for the next window, or raise the limit: set_quota(…), or another plan."
+            if retry_after is not None
+            else "Delete something, or raise the limit: set_quota(…), or another plan.",
+        )
+        self.quota = quota
+        self.used = used
+        self.limit = limit
+        self.plan = plan
+        self.wanted = wanted
+        self.retry_after = retry_after
+
+
 class InvalidRequest(TenantryError, ValueError):
     """The call is wrong. The database was not touched."""
 
@@ -236,6 +329,31 @@ class ReadOnlyCollection(InvalidRequest):
             fix='Write it through sdk.system(reason="…").',
         )
         self.name = name
+
+
+class UnknownPlan(InvalidRequest):
+    """No plan of this name is declared."""
+
+    def __init__(self, name: str, *, known: Sequence[str], suggestion: str | None = None) -> None:
+        guess = f"Did you mean {suggestion!r}? " if suggestion else ""
+        super().__init__(f"There is no plan {name!r}.", fix=f"{guess}Known: {', '.join(known)}.")
+        self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
+
+
+class UnknownFlag(InvalidRequest):
+    """No feature flag of this name is declared."""
+
+    def __init__(self, name: str, *, known: Sequence[str], suggestion: str | None = None) -> None:
+        guess = f"Did you mean {suggestion!r}? " if suggestion else ""
+        super().__init__(
+            f"There is no flag {name!r}.",
+            fix=f"{guess}Known: {', '.join(known) or 'none'}. Pass it in flags=[…].",
+        )
+        self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
 
 
 class Unsupported(InvalidRequest):
@@ -292,6 +410,20 @@ class ReferenceViolation(DataError):
         )
         self.collection = collection
         self.field = field
+
+
+class BulkFailed(DataError):
+    """Some items of a bulk call were refused; the others took place.
+
+    Attributes:
+        errors: The error of each refused item, in order; each carries its ``index``.
+        total: How many items there were.
+    """
+
+    def __init__(self, errors: Sequence[TenantryError], total: int) -> None:
+        super().__init__(f"{len(errors)} of {total} items were refused. The first: {errors[0]}")
+        self.errors = tuple(errors)
+        self.total = total
 
 
 class IdempotencyConflict(DataError):

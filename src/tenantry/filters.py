@@ -28,7 +28,7 @@ def parse_where(collection: Collection, where: Where) -> Filter:
     if where is None:
         return EVERYTHING
     if isinstance(where, Mapping):
-        return _parse_mapping(collection, where, "where", 0, _Counter())
+        return parse_mapping(collection, where, "where")
     if callable(where):
         outcome = _outcome(where, collection)
         if isinstance(outcome, Attribute):
@@ -42,6 +42,11 @@ def parse_where(collection: Collection, where: Where) -> Filter:
         _check_size(outcome.filter)
         return outcome.filter
     raise InvalidQuery(f"expected a dict or a lambda, got {type(where).__name__}.", path="where")
+
+
+def parse_mapping(collection: Collection, given: Any, path: str) -> Filter:
+    """Return a filter that can only be a dict, such as one over groups; ``path`` is where it stands."""
+    return _parse_mapping(collection, _mapping(given, path), path, 0, _Counter())
 
 
 def _outcome(where: Callable[[Any], Any], collection: Collection) -> object:

@@ -20,7 +20,7 @@ from tenantry.schema import Collection
 
 logger = logging.getLogger("tenantry.hooks")
 
-Verb = Literal["get", "read", "count", "create", "update", "upsert", "delete", "sql"]
+Verb = Literal["get", "read", "count", "aggregate", "search", "create", "update", "upsert", "delete", "sql"]
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +67,11 @@ class Hooks:
     def add_after(self, hook: AfterHook) -> None:
         """Add a hook that sees each operation when it is over. It must not block."""
         self._after.append(hook)
+
+    @property
+    def has_within(self) -> bool:
+        """Whether there is any within hook, so that an operation has to be described to it."""
+        return bool(self._within)
 
     def within(self, operation: Operation) -> list[Write]:
         """Return the writes that the within hooks add."""

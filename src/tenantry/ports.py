@@ -11,6 +11,7 @@ collections it can only purge.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -18,9 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
-from tenantry.query import Query
-from tenantry.schema import Collection
+from tenantry.errors import AccessDenied, DataError, InvalidRecord, QuotaExceeded, TenantryError
+from tenantry.plans.quotas import Count
+from tenantry.query import EVERYTHING, Filter, Query
+from tenantry.schema import Collection, Kind
+from tenantry.searching import Search
 from tenantry.types import Record
 
 if TYPE_CHECKING:
@@ -44,17 +49,22 @@ Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 
 class Insert(msgspec.Struct, frozen=True):
-    """Insert ``records``. Yields them as stored."""
+    """Insert ``records``. Yields them as stored.
+
+    Attributes:
+        trusted: Whether the application adds it to a user's work, as a hook does; what the user may do does not bind it.
+    """
 
     collection: Collection
     records: Sequence[Record]
+    trusted: bool = False
 
 
 class Update(msgspec.Struct, frozen=True):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
     Raises, when executed:
-        NotFound: No such row.
+        NotFound: No such row, or it does not meet ``where``.
         Conflict: Its version is not ``expected_version``.
     """
 
@@ -62,15 +72,23 @@ class Update(msgspec.Struct, frozen=True):
     id: Any
     changes: Record
     expected_version: int | None = None
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Upsert(msgspec.Struct, frozen=True):
-    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored."""
+    """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored.
+
+    Raises, when executed:
+        UniqueViolation: The row that has it does not meet ``where``, or another unique value is taken.
+    """
 
     collection: Collection
     record: Record
     on: tuple[str, ...]
     changes: tuple[str, ...]
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -79,6 +97,8 @@ class Delete(msgspec.Struct, frozen=True):
     collection: Collection
     id: Any
     expected_version: int | None = None
+    where: Filter = EVERYTHING
+    trusted: bool = False
 
 
 class Purge(msgspec.Struct, frozen=True):
@@ -91,6 +111,10 @@ class Purge(msgspec.Struct, frozen=True):
 
 
 Write = Insert | Update | Upsert | Delete | Purge
+Outcome = list[Record] | TenantryError
+"""What came of one unit of several: what its first write yields, or why it was refused."""
+REFUSALS = (AccessDenied, DataError, InvalidRecord, QuotaExceeded)
+"""The errors that are about one unit; any other is about all of them."""
 
 
 class Executor(Protocol):
@@ -105,6 +129,15 @@ class Executor(Protocol):
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that ``search`` finds, the best first, each with its score as ``_score``.
+
+        The score is a whole number, the same on every database; :meth:`~tenantry.searching.Search.score` is the model.
+        """
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``, in order. The system's are over the rows of all tenants together."""
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none. Return what each of them yields.
 
@@ -113,12 +146,46 @@ class Executor(Protocol):
             Unavailable: It is not known whether the writes took place.
         """
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units in their order, in one transaction: one that is refused leaves nothing, the others take place.
 
-class DatabaseAdapter(Executor, Protocol):
-    """One database."""
+        What comes of a unit is what would come of it if each ran by itself, one after the other. The first writes of
+        the units are of one kind and to one collection, and an :class:`Insert` among them has one record.
+
+        Raises:
+            TenantryError: Not about one unit, such as ``Unavailable``; no unit took place, so far as is known.
+        """
+
+
+class Database(Executor, Protocol):
+    """What rows are reached through: an adapter, or a guard before one."""
 
     name: str
     capabilities: frozenset[Capability]
+
+    def transaction(
+        self, context: Context, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Executor]:
+        """Return an executor whose calls take place together when the block ends, or not at all.
+
+        Args:
+            context: Whose.
+            isolation: How much it may see of transactions beside it, at most; by default what the database does.
+
+        Raises:
+            SerializationFailure: It got in another's way, and nothing of it was written.
+        """
+
+    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
+        """Run a statement of the user's own as the raw role, bound to the tenant.
+
+        Raises:
+            Unsupported: Nothing in this database would hold it to the tenant.
+        """
+
+
+class DatabaseAdapter(Database, Protocol):
+    """One database."""
 
     async def open(self, collections: Sequence[Collection]) -> None:
         """Connect, and learn the collections that will be used."""
@@ -149,28 +216,26 @@ class DatabaseAdapter(Executor, Protocol):
             IsolationError: It can, or this cannot be shown.
         """
 
-    def transaction(
-        self, context: Context, isolation: Isolation | None = None
-    ) -> AbstractAsyncContextManager[Executor]:
-        """Return an executor whose calls take place together when the block ends, or not at all.
-
-        Args:
-            context: Whose.
-            isolation: How much it may see of transactions beside it, at most; by default what the database does.
-
-        Raises:
-            SerializationFailure: It got in another's way, and nothing of it was written.
-        """
-
-    async def sql(self, context: TenantContext, text: str, params: Sequence[Any]) -> list[Record]:
-        """Run a statement of the user's own as the raw role, bound to the tenant.
-
-        Raises:
-            Unsupported: Nothing in this database would hold it to the tenant.
-        """
-
     async def close(self) -> None:
         """Release everything. Safe to call twice."""
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """A database that counts each tenant's rows as they are written, by whoever, and holds them to the limits.
+
+    The limits are those of the tenant's row in the directory over those of its plan; a write that would exceed one
+    raises :class:`~tenantry.errors.QuotaExceeded`, and nothing of it is kept.
+    """
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the tenant has in each collection, by the counters."""
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves and mend the counters. Return by how much each was wrong."""
+
+    async def prepare_counting(self) -> list[str]:
+        """Begin to count, if that can be done now. Return the collections whose rows nobody counts even so."""
 
 
 @runtime_checkable
@@ -202,3 +267,107 @@ class Rests(Protocol):
 
     async def rest(self) -> None:
         """Let go of it while nothing is under way; take it again on the next use."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How the database found the rows of a query. It holds no value of any row.
+
+    Attributes:
+        node: How the table was read, in the database's own words.
+        index: The index that it went through; ``None`` for none.
+        scanned: Rows looked at; ``None`` where the database does not count them.
+        kept: Of these, the rows that met the filter; ``None`` where it does not count them.
+        sorts: Whether the rows had to be sorted.
+    """
+
+    node: str
+    index: str | None = None
+    scanned: int | None = None
+    kept: int | None = None
+    sorts: bool = False
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index that exists, or that should.
+
+    Attributes:
+        table: The table, in the default schema.
+        columns: Its columns, ``tenant_id`` included.
+        name: Its name.
+        unique: Whether no two rows may be equal in it.
+        required: Whether it does more than find rows: it is unique, a key, or behind a reference.
+        plain: Whether it orders all rows by its columns themselves, and is complete.
+        scans: How often it was used since :attr:`Catalog.since`; ``None`` where the database does not count.
+        size: Its size in bytes; ``None`` where that is not known.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    name: str
+    unique: bool = False
+    required: bool = False
+    plain: bool = True
+    scans: int | None = None
+    size: int | None = None
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The indexes there are.
+
+    Attributes:
+        indexes: Those of all tables in the default schema.
+        since: When the database began to count their uses; ``None`` where it does not count.
+    """
+
+    indexes: tuple[Index, ...]
+    since: dt.datetime | None = None
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A database that can say how it finds the rows of a query."""
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Run ``query`` once more, as the tenant and under the same guards, and return how its rows were found.
+
+        Args:
+            context: Whose rows.
+            query: What to ask.
+            count: Whether the rows are counted, not returned.
+            seconds: After which it is given up.
+        """
+
+
+# Called with what is being done, and with the share of it that is done, 0 to 1, where that is known.
+Progress = Callable[[str, float | None], None]
+
+
+@runtime_checkable
+class Indexes(Protocol):
+    """A database whose indexes can be listed, made and dropped while it is used.
+
+    Attributes:
+        answered: Kinds of fields whose comparisons an index answers. Sorting by an index works with every kind.
+    """
+
+    answered: frozenset[Kind]
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes there are."""
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return the index on ``fields`` of a collection under the name of one that was advised, and its DDL."""
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index while others write. Return whether it had to be made.
+
+        Raises:
+            OperationTimeout: Somebody else held on to the table, or to the indexes, for too long. Run it again.
+            Unavailable: The connection was lost. What is left of the index is no hindrance to the next run.
+        """
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index while others write; nothing, if there is none."""

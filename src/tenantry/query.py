@@ -21,6 +21,10 @@ MAX_LIMIT = 10_000
 Operator = Literal["eq", "lt", "lte", "gt", "gte", "in", "contains", "ends_with", "ilike", "is_null", "has"]
 
 
+Deleted = Literal["without", "with", "only"]
+"""Which rows of a collection with soft deletion: those that live, all, or those that are marked as deleted."""
+
+
 class Comparison(msgspec.Struct, frozen=True):
     """``field operator value``; with ``path``, of the value at that path inside a JSON field."""
 
@@ -68,6 +72,7 @@ class Query(msgspec.Struct, frozen=True):
         order: The sort keys; together they are unique, so that pages never overlap.
         limit: The most rows to return; ``None`` for all.
         distinct: Whether equal rows are returned once.
+        deleted: Whether rows are found that are marked as deleted.
     """
 
     collection: Collection
@@ -76,6 +81,7 @@ class Query(msgspec.Struct, frozen=True):
     order: tuple[Sort, ...] = ()
     limit: int | None = None
     distinct: bool = False
+    deleted: Deleted = "without"
 
 
 def parse_order(collection: Collection, order_by: Sequence[str] | str | None) -> tuple[Sort, ...]:

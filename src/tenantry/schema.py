@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from tenantry import _values
-from tenantry.errors import InvalidRecord, SchemaError
+from tenantry.errors import FieldHidden, InvalidRecord, SchemaError
 from tenantry.types import Record, uuid7
 
 M = TypeVar("M", bound="KeyedModel")
@@ -40,11 +40,19 @@ _TAKEN = {
     "json_each": "SQLite's own",
 }
 _MAX_DIGITS = 90
+MAX_WEIGHT = 100
 _RESERVED = frozenset({"tenant_id", "and", "or", "not"})
 
 
+@dataclass(frozen=True, slots=True)
 class Searchable:
-    """Marks a text field for full-text search."""
+    """Marks a text field for full-text search.
+
+    Attributes:
+        weight: How much a word counts that stands in this field, a whole number from 1 to 100.
+    """
+
+    weight: int = 1
 
 
 class Unique:
@@ -153,6 +161,7 @@ class Field:
     unique: bool = False
     indexed: bool = False
     searchable: bool = False
+    weight: int = 1
     pii: bool = False
     ref: Ref | None = None
     renamed_from: str | None = None
@@ -202,6 +211,17 @@ class KeyedModel(BaseModel):
 
     if TYPE_CHECKING:
         id: Any
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise FieldHidden(
+                    "the access policy keeps this field from the user who read the row.",
+                    path=f"{type(self).__name__}.{name}",
+                    action="read",
+                    collection=self.__collection__,
+                )
+            return super().__getattr__(name)
 
     version: int = 0
     created_at: dt.datetime = pydantic.Field(default_factory=lambda: dt.datetime.now(dt.UTC))
@@ -244,6 +264,9 @@ class Collection:
             InvalidRecord: A value cannot be stored; carries the field.
         """
         values = instance.__dict__
+        for name in self.fields:
+            if name not in values:
+                getattr(instance, name)  # says that it was hidden
         return {name: self.normalise(field, values[name]) for name, field in self.fields.items()}
 
     def normalise(self, field: Field, value: Any) -> Any:
@@ -261,7 +284,7 @@ class Collection:
 
     def _revive(self, record: Record) -> None:
         for name, field in self.fields.items():
-            if field.revive is not None and record[name] is not None:
+            if field.revive is not None and record.get(name) is not None:
                 try:
                     record[name] = field.revive.validate_python(record[name])
                 except pydantic.ValidationError as error:
@@ -432,6 +455,9 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
     field = _typed(name, annotation, where, markers)
     if marked(Searchable) and field.kind is not Kind.TEXT:
         raise SchemaError(f"{where}: Searchable needs a text field.", field=name)
+    weight = next((item.weight for item in markers if isinstance(item, Searchable)), 1)
+    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= MAX_WEIGHT:
+        raise SchemaError(f"{where}: the weight must be a whole number from 1 to {MAX_WEIGHT}.", field=name)
     if (marked(Unique) or marked(Indexed)) and field.kind in (Kind.JSON, Kind.LIST):
         raise SchemaError(f"{where}: a {field.kind.value} field cannot be unique or indexed.", field=name)
     return dataclasses.replace(
@@ -440,6 +466,7 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
         unique=marked(Unique),
         indexed=marked(Indexed),
         searchable=marked(Searchable),
+        weight=weight,
         pii=marked(PII),
         ref=next((item for item in markers if isinstance(item, Ref)), None),
         renamed_from=next((item.name for item in markers if isinstance(item, RenamedFrom)), None),

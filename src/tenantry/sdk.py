@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import TracebackType
@@ -18,10 +18,12 @@ from tenantry.config import JobsConfig, Settings, load_settings
 from tenantry.context import SystemContext, TenantContext, check_ambient
 from tenantry.cursors import CursorSigner
 from tenantry.data import DataManager, Runtime
+from tenantry.data.records import key_of
 from tenantry.errors import (
     Closed,
     ConfigurationError,
     DirectoryUnavailable,
+    InvalidQuery,
     InvalidRecord,
     SchemaError,
     SchemaMismatch,
@@ -30,14 +32,24 @@ from tenantry.errors import (
 )
 from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.idempotency import IDEMPOTENCY
+from tenantry.insights import INSIGHTS, Insights, Watch
 from tenantry.metrics import Metrics
-from tenantry.ports import Capability, DatabaseAdapter, Measured, Rests, SessionAdapter
+from tenantry.plans import Catalog, Flag, Plan, TenantSettings, UsageReport
+from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Meter, Rests, SessionAdapter
 from tenantry.registry import adapter_for
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, Field, collection_of
+from tenantry.security.access.decisions import Rulebook
+from tenantry.security.access.explanation import AccessExplanation, explain
+from tenantry.security.access.guard import GuardedDatabase
+from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action
 from tenantry.tenants import (
     AUDIT,
     CONTROL_COLLECTIONS,
+    BoundSettings,
+    RequestMeter,
+    Standings,
+    TenantFlags,
     TenantLease,
     TenantManager,
     audit,
@@ -45,6 +57,7 @@ from tenantry.tenants import (
     cursor_secret,
     job_secret,
     prepare_directory,
+    store_plans,
 )
 from tenantry.tokens import JobKey, JobSigner
 from tenantry.types import tenant_id
@@ -70,16 +83,24 @@ class TenantHandle:
         self._sdk = sdk
         self.context = context
         self.data: DataManager = sdk.data.bind(context)
+        self.flags: TenantFlags = TenantFlags(sdk.tenants, context)
+        self.settings: BoundSettings = BoundSettings(sdk.tenants, context)
 
     async def __aenter__(self) -> Self:
         check_ambient(self.context)
         await self._sdk._lease_of().admit(self.context.tenant_id)
+        await self._sdk._count_request(self.context.tenant_id)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    async def usage(self) -> UsageReport:
+        """Return what the tenant uses, and what its plan allows."""
+        await self._sdk._lease_of().admit(self.context.tenant_id)
+        return await self._sdk.tenants.usage(self.context.tenant_id)
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
@@ -94,9 +115,10 @@ class TenantHandle:
         Raises:
             Unsupported: The database would not hold it to the tenant.
             ContextMismatch: Another tenant is the ambient one.
+            AccessDenied: There is an access policy, and the user has no raw access.
         """
         check_ambient(self.context)
-        admit = partial(self._sdk._lease_of().admit, self.context.tenant_id)
+        admit = partial(self._sdk._admit_raw, self.context)
         await admit()
         async with self._sdk._sessions_of().session(self.context, admit, options) as session:
             yield session
@@ -126,9 +148,22 @@ class MultiTenantSDK:
     Args:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+        access: What each user of a tenant may do; without it, everything in their tenant.
+        plans: The plans that tenants may have; without any, a plan is any text.
+        flags: The feature flags.
+        tenant_settings: The model of the tenants' settings.
     """
 
-    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: Sequence[type[object]] = (),
+        access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        tenant_settings: type[TenantSettings] | None = None,
+    ) -> None:
         self._settings = settings
         self._hooks = Hooks()
         self._metrics = Metrics()
@@ -140,6 +175,18 @@ class MultiTenantSDK:
         children_first(own)
         self._own = {collection.name: collection for collection in own}
         self._models = {item.model: item for item in own}
+        self._rules = None if access is None else Rulebook(access, self._own)
+        self._guard: GuardedDatabase | None = None
+        performance = settings.performance
+        slow = performance.slow_query_seconds
+        self._watch = Watch(slow=slow, interval=performance.insights_interval)
+        self._insights = Insights(self._watch, self._own, slow)
+        if performance.query_insights:
+            self._hooks.add_after(self._watch.observe)
+        self._catalog = Catalog(
+            plans, flags, tenant_settings, (item.name for item in own if item.scope == "tenant")
+        )
+        self._requests: RequestMeter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database: DatabaseAdapter | None = None
         self._lease: TenantLease | None = None
@@ -157,6 +204,10 @@ class MultiTenantSDK:
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
+        access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        settings: type[TenantSettings] | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -169,6 +220,10 @@ class MultiTenantSDK:
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
+            access: What each user of a tenant may do; without it, everything in their tenant.
+            plans: The plans that tenants may have; without any, a plan is any text.
+            flags: The feature flags.
+            settings: The model of the tenants' settings.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -181,7 +236,14 @@ class MultiTenantSDK:
             if value is not None:
                 given["database"][option] = value
         given.update({name: options for name, options in sections.items() if options is not None})
-        return cls(load_settings(given, toml=toml, env=env), models=models)
+        return cls(
+            load_settings(given, toml=toml, env=env),
+            models=models,
+            access=access,
+            plans=plans,
+            flags=flags,
+            tenant_settings=settings,
+        )
 
     async def initialize(self) -> None:
         """Connect, check the schema and prove the isolation. Nothing is served before that has passed.
@@ -202,7 +264,7 @@ class MultiTenantSDK:
 
     async def _prepare(self, database: DatabaseAdapter) -> None:
         settings = self._settings
-        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, *self._own.values()]
+        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *self._own.values()]
         await database.open(everything)
         if settings.database.schema_mode == "create":
             await database.create_schema()
@@ -215,21 +277,50 @@ class MultiTenantSDK:
             )
         await prepare_directory(database)
         await database.attest()
+        await self._prepare_plans(database)
         cursors = CursorSigner(await cursor_secret(database))
         self._job_signer = await _job_signer(settings.jobs, database)
         performance = settings.performance
         lease = TenantLease(
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
         )
-        coalescer = Coalescer(database.fetch) if performance.coalesce else None
+        guard = None if self._rules is None else GuardedDatabase(database, self._rules)
+        reached: Database = guard or database
+        coalescer = Coalescer(reached.fetch) if performance.coalesce else None
         retry = Retry(settings.database.retry_attempts, settings.database.timeout)
         runtime = Runtime(
-            database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
+            reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
         )
         self._loop = asyncio.get_running_loop()
-        self._database, self._lease, self._runtime = database, lease, runtime
-        self._tenants = TenantManager(database, lease, everything, cursors)
+        self._database, self._lease, self._runtime, self._guard = database, lease, runtime, guard
+        standings = Standings(database, lease, max_tenants=performance.max_known_tenants)
+        self._requests = RequestMeter(
+            database, standings, self._catalog, max_tenants=performance.max_known_tenants
+        )
+        self._tenants = TenantManager(
+            database, lease, everything, cursors, self._catalog, standings, self._requests
+        )
         self._data = DataManager(runtime)
+        self._watch.start(database, lease.admits)
+
+    async def _prepare_plans(self, database: DatabaseAdapter) -> None:
+        """Write the plans down where the database looks, once it is known to count what they limit."""
+        if self._catalog.counts:
+            if not isinstance(database, Meter):
+                raise Unsupported(
+                    f"Plans limit rows or storage, and this database ({database.name}) does not count them."
+                )
+            uncounted = await database.prepare_counting()
+            if uncounted:
+                raise SchemaMismatch(
+                    [f"table {name} is not counted" for name in uncounted],
+                    fix="Bring the tables up to date: tenantry migrate new, then tenantry migrate upgrade.",
+                )
+        await store_plans(database, self._catalog)
+
+    async def _count_request(self, tenant: str) -> None:
+        if self._requests is not None and self._catalog.plans:
+            await self._requests.count(tenant)
 
     def _adapter(self) -> DatabaseAdapter:
         options = self._settings.database
@@ -247,6 +338,7 @@ class MultiTenantSDK:
         database, self._database = self._database, None
         if database is None:
             return
+        await self._watch.close()
         if self._runtime is not None and self._runtime.coalescer is not None:
             await self._runtime.coalescer.close()
         if self._lease is not None:
@@ -256,11 +348,13 @@ class MultiTenantSDK:
     async def _rest(self) -> None:
         """Let go of what a forked process could not leave alone. To be called while nothing else is."""
         runtime = self._opened(self._runtime)
-        if isinstance(runtime.database, Rests):
+        database = self._opened(self._database)
+        if isinstance(database, Rests):
             if runtime.coalescer is not None:
                 await runtime.coalescer.close()
+            await self._watch.rest()
             await self._lease_of().close()
-            await runtime.database.rest()
+            await database.rest()
 
     def _abandon(self) -> DatabaseAdapter | None:
         """Forget the database and return it untouched: in a child process it is still the parent's."""
@@ -303,6 +397,11 @@ class MultiTenantSDK:
         return self._opened(self._data)
 
     @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return self._opened(self._insights)
+
+    @property
     def job_signer(self) -> JobSigner:
         """Signs the tenant of a job; see ``tenantry.jobs``."""
         return self._opened(self._job_signer)
@@ -329,6 +428,50 @@ class MultiTenantSDK:
             request_id: A correlation id.
         """
         return TenantHandle(self, TenantContext(tenant_id(id), user, claims or {}, request_id))
+
+    async def explain_access(
+        self,
+        tenant: str,
+        action: Action,
+        collection: type[object] | str | None = None,
+        id: Any = None,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> AccessExplanation:
+        """Return whether a user may do something, and which rules of the access policy decide it.
+
+        What decides is what is asked here too, so that it never says other than what happens. It reads the row as it
+        is stored: show it to those who run the platform.
+
+        Args:
+            tenant: The tenant's id.
+            action: ``"read"``, ``"create"``, ``"update"``, ``"delete"`` or ``"raw"``.
+            collection: A model or a name; none for raw access.
+            id: A row, to be told of that one.
+            user: The user.
+            claims: What the identity provider says of the user.
+
+        Raises:
+            Unsupported: There is no access policy, so a user may do everything in their tenant.
+            InvalidQuery: There is no such action, or it is not asked like this.
+        """
+        runtime, database = self._opened(self._runtime), self._opened(self._database)
+        if self._rules is None:
+            raise Unsupported(
+                "There is no access policy.", fix="Pass MultiTenantSDK.open(…, access=AccessPolicy(…))."
+            )
+        if action not in ACTIONS:
+            raise InvalidQuery(
+                f"there is no action {str(action)[:80]!r}.", path="action", fix=f"Known: {ACTIONS}."
+            )
+        if (collection is None) != (action == "raw"):
+            raise InvalidQuery("name a collection, and none for raw access.", path="collection")
+        found = None if collection is None else runtime.collection(collection)[0]
+        context = TenantContext(tenant_id(tenant), user, claims or {})
+        await self._lease_of().admit(context.tenant_id)
+        key = None if id is None or found is None else key_of(found, id)
+        return await explain(self._rules, database, context, found, action, key)
 
     @asynccontextmanager
     async def system(
@@ -358,7 +501,14 @@ class MultiTenantSDK:
             runtime.systems.discard(context)
 
     @contextmanager
-    def bind(self, connection: C, tenant: str) -> Iterator[C]:
+    def bind(
+        self,
+        connection: C,
+        tenant: str,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> Iterator[C]:
         """Hold a connection of another driver to one tenant while the block runs.
 
         For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
@@ -368,27 +518,39 @@ class MultiTenantSDK:
             connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
                 logged in as the raw role.
             tenant: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
 
         Raises:
             Unsupported: The database or the driver cannot be held to a tenant.
+            AccessDenied: There is an access policy, and the user has no raw access.
             ContextMismatch: It is bound to another tenant, or in a transaction already.
             TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
         """
-        with self._binding(connection, tenant, self._admit) as bound:
+        context = TenantContext(tenant_id(tenant), user, claims or {})
+        with self._binding(connection, context, self._admit) as bound:
             yield bound
 
-    def _binding(self, connection: C, tenant: str, admit: Callable[[str], None]) -> AbstractContextManager[C]:
-        context = TenantContext(tenant_id(tenant))
+    def _binding(
+        self, connection: C, context: TenantContext, admit: Callable[[TenantContext], None]
+    ) -> AbstractContextManager[C]:
         check_ambient(context)
-        return self._sessions_of().bind(connection, context, partial(admit, context.tenant_id))
+        return self._sessions_of().bind(connection, context, partial(admit, context))
 
-    def _admit(self, tenant: str) -> None:
-        """Ask the lease, from whatever thread."""
+    async def _admit_raw(self, context: TenantContext) -> None:
+        """Ask the lease, and the policy whether this user may reach below it."""
+        await self._lease_of().admit(context.tenant_id)
+        if self._guard is not None:
+            await self._guard.check_raw(context)
+
+    def _admit(self, context: TenantContext) -> None:
+        """Ask both, from whatever thread."""
+        tenant = context.tenant_id
         lease, loop = self._lease_of(), self._opened(self._loop)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            asked = asyncio.run_coroutine_threadsafe(lease.admit(tenant), loop)
+            asked = asyncio.run_coroutine_threadsafe(self._admit_raw(context), loop)
             try:
                 asked.result(_ADMISSION_SECONDS)
             except TimeoutError:
@@ -402,6 +564,8 @@ class MultiTenantSDK:
                 "The directory cannot be asked from inside an event loop without waiting.",
                 fix=f'Enter `async with sdk.tenant("{tenant}")` around it, or bind in a thread.',
             )
+        if self._guard is not None:
+            _at_once(self._guard.check_raw(context))
 
     def _sessions_of(self) -> SessionAdapter:
         database = self._opened(self._database)
@@ -476,6 +640,18 @@ class MultiTenantSDK:
         if self._database is not None and isinstance(self._database, Measured):
             found["pool"] = self._database.measure()
         return found
+
+
+def _at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Run what need not wait; where it must, refuse."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()
+    raise DirectoryUnavailable(
+        "The user's roles cannot be asked from inside an event loop without waiting.", fix="Bind in a thread."
+    )
 
 
 async def _job_signer(options: JobsConfig, database: DatabaseAdapter) -> JobSigner:

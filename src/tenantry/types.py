@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NewType, TypeVar, overload
 
 from tenantry import _display
-from tenantry.errors import InvalidTenantId
+from tenantry.errors import BulkFailed, InvalidTenantId, TenantryError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,21 @@ def uuid7() -> uuid.UUID:
     fraction = (rest << 12) // _NANOSECONDS
     random = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
     return uuid.UUID(int=milliseconds << 80 | 0x7000 << 64 | fraction << 64 | 0x8 << 60 | random)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Generic[T]):
+    """One row that a search found.
+
+    Attributes:
+        row: The row.
+        score: How well it meets the text, above 0; 1.0 is a word that is a whole field of weight 1.
+        highlights: For each field in which a word was found, the text around it as HTML; empty unless asked for.
+    """
+
+    row: T
+    score: float
+    highlights: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,3 +126,87 @@ class Page(Sequence[T], Generic[T]):
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> T | list[T]:
         return self.items[index]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOutcome(Generic[T]):
+    """What came of one item of a bulk call.
+
+    Attributes:
+        index: Its position; 0 is the first.
+        row: The row as stored; ``None`` if it was deleted or the item was refused.
+        error: Why it was refused; carries ``index``, and where it is about a value the ``field``.
+    """
+
+    index: int
+    row: T | None = None
+    error: TenantryError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it took place."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BulkResult(Sequence[BulkOutcome[T]], Generic[T]):
+    """What came of each item of a bulk call, in the order given.
+
+    Attributes:
+        stored: For each item the row as stored, or ``None``.
+        refused: By its index, the error of each item that was refused.
+    """
+
+    stored: list[T | None] = field(default_factory=list)
+    refused: dict[int, TenantryError] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[T]:
+        """The rows as stored, of the items that took place."""
+        return [row for row in self.stored if row is not None]
+
+    @property
+    def errors(self) -> list[TenantryError]:
+        """The errors of the items that were refused, in order; each carries its ``index``."""
+        return list(self.refused.values())
+
+    @property
+    def ok(self) -> bool:
+        """Whether every item took place."""
+        return not self.refused
+
+    @property
+    def succeeded(self) -> int:
+        """How many items took place."""
+        return len(self.stored) - len(self.refused)
+
+    def raise_for_errors(self) -> BulkResult[T]:
+        """Return the result itself if every item took place.
+
+        Raises:
+            BulkFailed: Some were refused; names the first and their number.
+        """
+        if self.refused:
+            errors = self.errors
+            raise BulkFailed(errors, len(self.stored)) from errors[0]
+        return self
+
+    def __repr__(self) -> str:
+        return _display.bulk_text(self.succeeded, len(self.stored), self.errors)
+
+    def __iter__(self) -> Iterator[BulkOutcome[T]]:
+        return map(self._outcome, range(len(self.stored)))
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @overload
+    def __getitem__(self, index: int) -> BulkOutcome[T]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[BulkOutcome[T]]: ...
+    def __getitem__(self, index: int | slice) -> BulkOutcome[T] | list[BulkOutcome[T]]:
+        chosen = range(len(self.stored))[index]
+        return self._outcome(chosen) if isinstance(chosen, int) else [self._outcome(i) for i in chosen]
+
+    def _outcome(self, index: int) -> BulkOutcome[T]:
+        return BulkOutcome(index, self.stored[index], self.refused.get(index))

@@ -42,7 +42,7 @@ class Load:
         """Store the rows that are read."""
         for tenant in TENANTS:
             rows = [Setting(id=id, value=f"{tenant}'s") for id in SHARED_IDS]
-            await self.sdk.tenant(tenant).data.bulk_create(rows)
+            await self.sdk.tenant(tenant).data.bulk_create(rows, atomic=True)
 
     async def run(self, workers: int = 4) -> None:
         """Work until stopped.

@@ -41,7 +41,11 @@ async def _create_once(arena: Arena, id: str) -> Any:
 
 
 async def _create_many(arena: Arena, id: str) -> Any:
-    return await arena.acme.data.bulk_create([Setting(id=f"{id} {part}", value="x") for part in range(5)])
+    return (
+        await arena.acme.data.bulk_create(
+            [Setting(id=f"{id} {part}", value="x") for part in range(5)], atomic=True
+        )
+    ).rows
 
 
 async def _update(arena: Arena, id: str) -> Any:

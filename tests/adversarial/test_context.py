@@ -39,7 +39,7 @@ def _calls(data: DataManager, **context: Any) -> dict[str, Callable[[], Awaitabl
         "exists": lambda: data.exists(Setting, **context),
         "create": lambda: data.create(Setting(id="new", value="x"), **context),
         "create once": lambda: data.create(Setting(id="new", value="x"), idempotency_key="k", **context),
-        "bulk create": lambda: data.bulk_create([Setting(id="new", value="x")], **context),
+        "bulk create": lambda: data.bulk_create([Setting(id="new", value="x")], **context, atomic=True),
         "update": lambda: data.update(Setting, "theme", {"value": "x"}, **context),
         "upsert": lambda: data.upsert(Setting(id="theme", value="x"), **context),
         "delete": lambda: data.delete(Setting, "theme", **context),
@@ -96,7 +96,9 @@ class TestACall:
         async with direct_arena.unharmed():
             for call in (
                 lambda: acme.create("settings", {"id": "x", "value": "x", "tenant_id": "globex"}),
-                lambda: acme.bulk_create("settings", [{"id": "x", "value": "x", "tenant_id": "globex"}]),
+                lambda: acme.bulk_create(
+                    "settings", [{"id": "x", "value": "x", "tenant_id": "globex"}], atomic=True
+                ),
                 lambda: acme.upsert("settings", {"id": "theme", "value": "x", "tenant_id": "globex"}),
                 lambda: acme.update("settings", "theme", {"tenant_id": "globex"}),
                 lambda: acme.update("settings", "theme", tenant_id="globex"),
@@ -213,7 +215,7 @@ class TestWork:
     async def test_of_two_pagers_side_by_side_keeps_apart(self, arena: Arena) -> None:
         for tenant in (arena.acme, arena.globex):
             await tenant.data.bulk_create(
-                [Setting(id=f"page {n}", value=tenant.context.tenant_id) for n in range(9)]
+                [Setting(id=f"page {n}", value=tenant.context.tenant_id) for n in range(9)], atomic=True
             )
         cursors: dict[str, str | None] = {"acme": None, "globex": None}
         seen: dict[str, list[str]] = {"acme": [], "globex": []}

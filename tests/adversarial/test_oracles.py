@@ -47,7 +47,7 @@ BY_ID: dict[str, Attempt] = {
     "delete a wrong version": lambda data, id, _: data.delete(Customer, id, version=9),
     "refer to it": lambda data, id, _: data.create(Order(customer_id=id, number=1, total="1")),
     "refer to it twice": lambda data, id, _: data.bulk_create(
-        [Order(customer_id=id, number=number, total="1") for number in (1, 2)]
+        [Order(customer_id=id, number=number, total="1") for number in (1, 2)], atomic=True
     ),
     "refer to it from now on": lambda data, id, _: data.update("orders", OWN_ORDER, {"customer_id": id}),
     "refer to it by upsert": lambda data, id, _: data.upsert(

@@ -50,7 +50,7 @@ async def test_under_concurrent_writes(direct_arena: Arena, order_by: list[str])
         )
         for number in range(60)
     ]
-    await arena.acme.data.bulk_create(steady)
+    await arena.acme.data.bulk_create(steady, atomic=True)
     finished = False
 
     async def disturb() -> None:

@@ -47,7 +47,7 @@ async def _twins(arena: Arena) -> uuid.UUID:
     for handle in (arena.acme, arena.globex):
         text = arena.secret if handle.context.tenant_id == "globex" else "plain"
         await handle.data.create(Order(id=order, customer_id=arena.twin, number=9, total="1", memo=text))
-        await handle.data.bulk_create([Line(id=id, order_id=order, text=text) for id in lines])
+        await handle.data.bulk_create([Line(id=id, order_id=order, text=text) for id in lines], atomic=True)
     return order
 
 

@@ -242,7 +242,7 @@ class TestDurability:
                 await unit.create(Setting(id=f"{id} 2", value="acme"))
 
         async def single(data: DataManager, id: str) -> None:
-            await data.bulk_create([Setting(id=f"{id} {part}", value="acme") for part in (1, 2)])
+            await data.bulk_create([Setting(id=f"{id} {part}", value="acme") for part in (1, 2)], atomic=True)
 
         data, theirs = sdk.tenant("acme").data, sdk.tenant("globex").data
         for operation in (unit, single):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tenantry import Indexed, KeyedModel, Model, Ref, Shared, Unique
+from tenantry import Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
 
 
 class Country(Shared, KeyedModel):
@@ -38,7 +38,7 @@ class Review(Model):
     __collection__ = "reviews"
 
     product: Annotated[uuid.UUID, Ref("products", on_delete="cascade")]
-    text: str
+    text: Annotated[str, Searchable]
 
 
 class Base(DeclarativeBase):

@@ -61,7 +61,7 @@ def shop(cli: Cli, tmp_path: Path) -> Cli:
             for tenant in ("acme", "globex"):
                 await sdk.tenants.create(tenant)
                 await sdk.tenant(tenant).data.create(Product(name=f"{tenant}'s", sku="L1"))
-            await sdk.tenant("acme").data.bulk_create("samples", ROWS)
+            await sdk.tenant("acme").data.bulk_create("samples", ROWS, atomic=True)
 
     asyncio.run(work())
     return cli

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext
 from tenantry.databases.memory import MemoryAdapter
@@ -22,6 +23,7 @@ LEAKS = {
     "fetch": "teams: .*tenant A gets a row of B by id",
     "select": "teams: tenant A reads rows of B by no filter",
     "count": "teams: tenant A counts rows of B by no filter",
+    "aggregate": "teams: tenant A aggregates rows of B",
     "filters by or": "teams: tenant A reads rows of B by or",
     "update": "teams: tenant A updates a row of B",
     "delete": "tenant A deletes a row of B",
@@ -58,6 +60,9 @@ class LeakyAdapter(MemoryAdapter):
 
     async def count(self, context: Context, query: Query) -> int:
         return await self._leaking(self.leak == "count", super().count(context, query))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        return await self._leaking(self.leak == "aggregate", super().aggregate(context, aggregation))
 
     async def _leaking(self, leaks: bool, call: Awaitable[T]) -> T:
         self._open = leaks

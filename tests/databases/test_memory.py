@@ -96,8 +96,10 @@ async def test_a_delete_that_is_refused_deletes_nothing_of_what_it_would_have_ta
 ) -> None:
     author = await acme.data.create(Author(name="a"))
     book = await acme.data.create(Book(title="b", author_id=author.id))
-    await acme.data.bulk_create(Review(book_id=book.id) for _ in range(3))
-    await acme.data.bulk_create([Folder(id=1), Folder(id=2, parent_id=1), Folder(id=3, parent_id=2)])
+    await acme.data.bulk_create((Review(book_id=book.id) for _ in range(3)), atomic=True)
+    await acme.data.bulk_create(
+        [Folder(id=1), Folder(id=2, parent_id=1), Folder(id=3, parent_id=2)], atomic=True
+    )
     with pytest.raises(ReferenceViolation):
         await acme.data.delete(author)
     assert (await acme.data.count(Book), await acme.data.count(Review)) == (1, 3)
@@ -107,7 +109,7 @@ async def test_a_delete_that_is_refused_deletes_nothing_of_what_it_would_have_ta
 
 async def test_a_circle_of_cascades_ends(acme: TenantHandle) -> None:
     await acme.data.create(Folder(id=1))
-    await acme.data.bulk_create([Folder(id=2, parent_id=1), Folder(id=3, parent_id=2)])
+    await acme.data.bulk_create([Folder(id=2, parent_id=1), Folder(id=3, parent_id=2)], atomic=True)
     await acme.data.update(Folder, 1, parent_id=3)
     await acme.data.delete(Folder, 2)
     assert await acme.data.count(Folder) == 0
@@ -127,7 +129,7 @@ async def test_a_unit_that_fails_leaves_everything_as_it_was(acme: TenantHandle)
     await acme.data.create(Note(id="b"))
     before = list(await acme.data.read(Note))
     with pytest.raises(UniqueViolation):
-        await acme.data.bulk_create([Note(id="a"), Note(id="b")])
+        await acme.data.bulk_create([Note(id="a"), Note(id="b")], atomic=True)
     with pytest.raises(NotFound):
         await acme.data.get(Note, "a")
     assert list(await acme.data.read(Note)) == before

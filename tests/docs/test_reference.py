@@ -16,6 +16,7 @@ import tenantry
 import tenantry.alembic
 import tenantry.django
 import tenantry.http
+import tenantry.insights
 import tenantry.scan
 import tenantry.testing
 from tenantry import MultiTenantSDK, errors
@@ -23,6 +24,7 @@ from tenantry.config import Settings, load_settings
 from tenantry.data import DataManager
 from tenantry.errors import ConfigurationError, InvalidQuery
 from tenantry.http import problem
+from tenantry.insights import Insights
 from tenantry.scan import Kind
 from tenantry.schema import KeyedModel
 from tenantry.schema import Kind as FieldKind
@@ -108,7 +110,12 @@ def test_each_public_name_is_documented() -> None:
 
 @pytest.mark.parametrize(
     ("section", "owner"),
-    [("sdk", MultiTenantSDK), ("data", DataManager), ("sdk.tenants", TenantManager)],
+    [
+        ("sdk", MultiTenantSDK),
+        ("data", DataManager),
+        ("sdk.tenants", TenantManager),
+        ("sdk.insights", Insights),
+    ],
 )
 def test_each_call_is_documented_with_its_parameters(section: str, owner: type) -> None:
     documented = {}
@@ -163,10 +170,11 @@ def test_the_status_of_an_error_is_the_documented_one(row: list[str]) -> None:
         (tenantry.alembic, ["migrations"]),
         (tenantry.django, ["django"]),
         (tenantry.http, ["fastapi", "web"]),
+        (tenantry.insights, ["insights"]),
         (tenantry.scan, ["scan"]),
         (tenantry.testing, ["testing"]),
     ],
-    ids=["alembic", "django", "http", "scan", "testing"],
+    ids=["alembic", "django", "http", "insights", "scan", "testing"],
 )
 def test_each_name_of_the_other_modules_is_documented(module: ModuleType, pages: list[str]) -> None:
     text = "".join(page(name).text for name in pages)

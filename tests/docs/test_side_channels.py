@@ -27,7 +27,7 @@ async def acme(database_url: str) -> AsyncIterator[TenantHandle]:
         await sdk.tenants.create("globex")
         await sdk.tenant("acme").data.create(Note(text="ours"))
         await sdk.tenant("globex").data.bulk_create(
-            Note(text=f"secret {number % 3}") for number in range(1_000)
+            (Note(text=f"secret {number % 3}") for number in range(1_000)), atomic=True
         )
         admin = await asyncpg.connect(database_url)
         await admin.execute("ANALYZE notes")

@@ -256,7 +256,7 @@ async def test_rows_of_somebody_else_are_not_taken_for_progress(url: str) -> Non
         await create_airlines(sdk, dataset)
         await load_shared(sdk, dataset)
         second = dataset.flights["UA"][1:2]
-        await sdk.tenant("UA").data.bulk_create(second)
+        await sdk.tenant("UA").data.bulk_create(second, atomic=True)
         with pytest.raises(NotThisDataset, match="--database"):
             async for _ in load_flights(sdk, dataset):
                 pass

@@ -217,7 +217,7 @@ class TestRetrying:
         assert shop.ran == [("try", "acme")] * 3
         assert await shop.statuses() == ["succeeded"]
 
-    @pytest.mark.timeout(30)  # a worker that is not refused for good retries until then
+    @pytest.mark.timeout(20)  # a worker that is not refused for good retries until then
     async def test_a_suspended_tenant_is_refused_once(self, shop: Shop) -> None:
         await shop.defer("acme", shop.record, text="late")  # a task that retries for ever
         await shop.sdk.tenants.suspend("acme", reason="unpaid")

@@ -21,8 +21,9 @@ def postgres_options(database_url: str) -> Mapping[str, Any]:
 
 @pytest.fixture
 def sqlite_options(tmp_path: Path) -> Mapping[str, Any]:
-    """Give the same for a SQLite file."""
-    return {"url": f"sqlite:///{tmp_path}/data.db", "models": MODELS, "schema": "create", "env": {}}
+    """Give the same for a SQLite file. Whoever waits for its writer in vain gives up soon."""
+    database = {"url": f"sqlite:///{tmp_path}/data.db", "timeout": 10}
+    return {"database": database, "models": MODELS, "schema": "create", "env": {}}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -86,7 +86,14 @@ class Presented:
         await in_thread(self._found.__exit__, *error)
 
 
-_TWINS = (sync.DataManager, sync.MultiTenantSDK, sync.SystemHandle, sync.TenantHandle, sync.TenantManager)
+_TWINS = (
+    sync.DataManager,
+    sync.Insights,
+    sync.MultiTenantSDK,
+    sync.SystemHandle,
+    sync.TenantHandle,
+    sync.TenantManager,
+)
 _BLOCKS = ("transaction", "system")
 # What waits for nothing in either API.
 _AT_ONCE = ("add_after_hook", "add_within_hook", "bind", "get_metrics", "on", "tenant")

@@ -93,8 +93,8 @@ def test_a_close_ends_what_would_never_end(sqlite_options: Options) -> None:
     assert begun.wait(60)
     closing = threading.Thread(target=sdk.close, daemon=True)
     closing.start()
-    closing.join(30)
-    thread.join(30)
+    closing.join(15)
+    thread.join(15)
     assert [type(outcome) for outcome in outcomes] == [Closed]
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Annotated, Any, assert_type
 
 from tenantry import (
+    BulkResult,
     Model,
     MultiTenantSDK,
     Page,
@@ -73,8 +74,16 @@ async def writing(data: DataManager, product: Product, id: uuid.UUID) -> None:
     assert_type(await data.create(product), Product)
     assert_type(await data.create(product, idempotency_key="k"), Product)
     assert_type(await data.create("products", {"name": "x"}), dict[str, Any])
-    assert_type(await data.bulk_create([product]), list[Product])
-    assert_type(await data.bulk_create("products", [{"name": "x"}]), list[Record])
+    made = await data.bulk_create([product])
+    assert_type(made, BulkResult[Product])
+    assert_type(made.rows, list[Product])
+    assert_type(made[0].row, Product | None)
+    assert_type(await data.bulk_create(Product, [{"name": "x"}]), BulkResult[Product])
+    assert_type(await data.bulk_create("products", [{"name": "x"}]), BulkResult[Record])
+    assert_type(await data.bulk_update([product]), BulkResult[Product])
+    assert_type(await data.bulk_update("products", [(id, {"name": "x"})]), BulkResult[Record])
+    assert_type(await data.bulk_upsert(Product, [{"sku": "x"}], on=["sku"]), BulkResult[Product])
+    assert_type(await data.bulk_delete(Product, [id], atomic=True), BulkResult[None])
     assert_type(await data.update(product, price="5"), Product)
     assert_type(await data.update(Product, id, price="5"), Product)
     assert_type(await data.update(Product, id, {"price": "5"}, version=2), Product)

@@ -10,7 +10,7 @@ from typing import Any, assert_type
 import pandas as pd
 import polars as pl
 
-from tenantry import Page, PurgeCertificate, Record, Tenant, TenantStatus
+from tenantry import BulkResult, Page, PurgeCertificate, Record, Tenant, TenantStatus
 from tenantry.ports import Capability
 from tenantry.sync import DataManager, MultiTenantSDK, SystemHandle, TenantHandle, TenantManager
 from tests.typing.results import Line, Product
@@ -49,8 +49,16 @@ def writing(data: DataManager, product: Product, id: uuid.UUID) -> None:
     assert_type(data.create(product), Product)
     assert_type(data.create(product, idempotency_key="k"), Product)
     assert_type(data.create("products", {"name": "x"}), dict[str, Any])
-    assert_type(data.bulk_create([product]), list[Product])
-    assert_type(data.bulk_create("products", [{"name": "x"}]), list[Record])
+    made = data.bulk_create([product])
+    assert_type(made, BulkResult[Product])
+    assert_type(made.rows, list[Product])
+    assert_type(made[0].row, Product | None)
+    assert_type(data.bulk_create(Product, [{"name": "x"}]), BulkResult[Product])
+    assert_type(data.bulk_create("products", [{"name": "x"}]), BulkResult[Record])
+    assert_type(data.bulk_update([product]), BulkResult[Product])
+    assert_type(data.bulk_update("products", [(id, {"name": "x"})]), BulkResult[Record])
+    assert_type(data.bulk_upsert(Product, [{"sku": "x"}], on=["sku"]), BulkResult[Product])
+    assert_type(data.bulk_delete(Product, [id], atomic=True), BulkResult[None])
     assert_type(data.update(product, price="5"), Product)
     assert_type(data.update(Product, id, price="5"), Product)
     assert_type(data.update(Product, id, {"price": "5"}, version=2), Product)

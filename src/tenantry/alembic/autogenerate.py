@@ -10,6 +10,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, ops
 from alembic.util import DispatchPriority
 
+from tenantry.alembic.advised import keep_advised
 from tenantry.alembic.declared import Declared, Key, declared_in
 from tenantry.alembic.filling import fill_required
 from tenantry.alembic.guard import is_allowed
@@ -24,6 +25,7 @@ from tenantry.alembic.operations import KeepGuardOp, RenameOp, guard_op
 from tenantry.alembic.renames import RenameColumnOp, RenameTableOp, rename_marked
 from tenantry.alembic.roles import roles_of
 from tenantry.alembic.security import guarded_as, unguarded
+from tenantry.alembic.words import index_words
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.policies import TENANT_COLUMN
 from tenantry.errors import ConfigurationError, MigrationRefused
@@ -60,6 +62,7 @@ def after(context: AutogenContext, upgrade: ops.UpgradeOps, schemas: set[str | N
         return
     upgrade.ops[:] = [item for item in upgrade.ops if not _foreign(item, declared)]
     _without_tenant_default(upgrade, declared)
+    upgrade.ops.extend(keep_advised(list(table_ops(upgrade, declared)), declared.database))
     _check_keys(context, declared, upgrade)
     if not is_allowed(context.migration_context):
         _check_ambiguous(upgrade, declared)
@@ -69,6 +72,7 @@ def after(context: AutogenContext, upgrade: ops.UpgradeOps, schemas: set[str | N
         _guard(context, upgrade, declared)
         _guard_again(context, upgrade)
         _online(upgrade, declared)
+    index_words(upgrade, declared)
     context.opts.pop(_SAVEPOINT).rollback()
 
 

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from tenantry.databases._tables import Tables
 from tenantry.databases.postgres.dialect import PostgresDialect
-from tenantry.databases.postgres.findings import ExpectedTable, expected_table
+from tenantry.databases.postgres.findings import ExpectedTable, expected_table, expected_words
 from tenantry.databases.sqlite.dialect import SQLiteDialect
 from tenantry.idempotency import IDEMPOTENCY
+from tenantry.insights import INSIGHTS
 from tenantry.schema import Collection, Field, KeyedModel, collection_of
 from tenantry.tenants import CONTROL_COLLECTIONS
 
@@ -35,17 +36,20 @@ class Declared:
         database: The kind of database that the types are for.
         tables: The tables.
         collections: The collection of each table, except tables that no collection reaches.
+        words: The collection whose words each of the other tables holds.
     """
 
     database: Database
     tables: Mapping[Key, sa.Table]
     collections: Mapping[Key, Collection]
+    words: Mapping[Key, Collection]
 
     def expected(self) -> dict[Key, ExpectedTable]:
         """Return how each table is to be guarded; of none where the database has no policies."""
         if self.database != "postgresql":
             return {}
-        return {key: expected_table(self.tables[key], item) for key, item in self.collections.items()}
+        rows = {key: expected_table(self.tables[key], item) for key, item in self.collections.items()}
+        return rows | {key: expected_words(self.tables[key], item) for key, item in self.words.items()}
 
     def field(self, key: Key, column: str) -> Field | None:
         """Return the field behind a column, if it is one of a model's own."""
@@ -65,10 +69,11 @@ def metadata(models: Sequence[type[KeyedModel]], *, database: Database = "postgr
     Raises:
         SchemaError: A model cannot be declared like this; ``field`` names what.
     """
-    collections = [*CONTROL_COLLECTIONS, IDEMPOTENCY, *map(collection_of, models)]
+    collections = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *map(collection_of, models)]
     tables = Tables(_DIALECTS[database](), {collection.name: collection for collection in collections})
     found = tables.metadata
     declared = {(table.schema, table.name): tables.collection_of(table) for table in tables.values()}
+    words = {(index.schema, index.name): tables.collection_of(index) for index in tables.indexes.values()}
     if database == "sqlite":
         sa.Table(
             "tenantry_fences", found, sa.Column("id", sa.Text, primary_key=True), sqlite_with_rowid=False
@@ -76,7 +81,7 @@ def metadata(models: Sequence[type[KeyedModel]], *, database: Database = "postgr
     for table in found.tables.values():
         _drop_other_dialects(table, database)
     known = {(table.schema, table.name): table for table in found.tables.values()}
-    found.info[_INFO] = Declared(database, known, declared)
+    found.info[_INFO] = Declared(database, known, declared, words)
     return found
 
 

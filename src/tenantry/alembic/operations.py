@@ -46,7 +46,14 @@ class IsolateTableOp(GuardOp):
 
     @classmethod
     def isolate_table(
-        cls, operations: Operations, table_name: str, *, schema: str | None = None, raw: bool = True
+        cls,
+        operations: Operations,
+        table_name: str,
+        *,
+        schema: str | None = None,
+        raw: bool = True,
+        versioned: bool = True,
+        searchable: bool = False,
     ) -> None:
         """Give a table of tenants' rows its policies, grants, triggers and the default of ``tenant_id``.
 
@@ -55,8 +62,11 @@ class IsolateTableOp(GuardOp):
             table_name: The table, which has the columns of a model.
             schema: Its schema.
             raw: Whether a user's own SQL may reach it.
+            versioned: Whether it has the columns that are kept true under a user's own SQL.
+            searchable: Whether the words of some of its fields are kept.
         """
-        operations.invoke(cls(ExpectedTable(schema or "public", table_name, "tenant", raw=raw)))
+        expected = ExpectedTable(schema or "public", table_name, "tenant", raw=raw, versioned=versioned)
+        operations.invoke(cls(expected._replace(searchable=searchable)))
 
 
 @Operations.register_operation("share_table", "share_table")
@@ -66,9 +76,17 @@ class ShareTableOp(GuardOp):
     verb = "share_table"
 
     @classmethod
-    def share_table(cls, operations: Operations, table_name: str, *, schema: str | None = None) -> None:
+    def share_table(
+        cls,
+        operations: Operations,
+        table_name: str,
+        *,
+        schema: str | None = None,
+        searchable: bool = False,
+    ) -> None:
         """Give a table of reference data its grants: every tenant reads it, the system writes it."""
-        operations.invoke(cls(ExpectedTable(schema or "public", table_name, "shared")))
+        expected = ExpectedTable(schema or "public", table_name, "shared", searchable=searchable)
+        operations.invoke(cls(expected))
 
 
 @Operations.register_operation("reserve_table", "reserve_table")
@@ -216,7 +234,7 @@ class EveryRowOp(MigrateOperation):
         Forced row-level security holds for the owner too, whose UPDATE finds no rows otherwise. It is lifted and set
         again in the same transaction, and nobody else uses the table meanwhile.
         """
-        return _every_row(operations, table_name, schema)
+        return every_row(operations, table_name, schema)
 
 
 def sight_of(schema: str | None, table: str) -> tuple[str, str]:
@@ -230,7 +248,8 @@ def sight_of(schema: str | None, table: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _every_row(operations: Operations, table: str, schema: str | None) -> Iterator[None]:
+def every_row(operations: Operations, table: str, schema: str | None) -> Iterator[None]:
+    """Lift the policies of a table for its owner."""
     if operations.migration_context.dialect.name != "postgresql":
         yield
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,8 @@ from alembic.runtime.migration import MigrationContext
 
 from tenantry.alembic.declared import Declared, Key
 from tenantry.alembic.operations import RenameConstraintOp, RenameIndexOp
+from tenantry.databases._tables import rank_column, word_table
+from tenantry.searching import searchable_fields
 
 
 class RenameTableOp(ops.RenameTableOp):
@@ -51,9 +53,21 @@ def rename_marked(context: MigrationContext, declared: Declared) -> list[Migrate
     operations = Operations(context)
     for key, collection in declared.collections.items():
         done += _run(operations, _table(sa.inspect(context.connection), key, collection.renamed_from))
-        done += _run(operations, _columns(sa.inspect(context.connection), declared, key))
+        marked = {
+            field.name: field.renamed_from for field in collection.fields.values() if field.renamed_from
+        }
+        done += _run(operations, _columns(sa.inspect(context.connection), key, marked))
+    for key, collection in declared.words.items():
+        former = word_table(collection.renamed_from) if collection.renamed_from else None
+        done += _run(operations, _table(sa.inspect(context.connection), key, former))
+        marked = {
+            rank_column(field.name): rank_column(field.renamed_from)
+            for field in searchable_fields(collection)
+            if field.renamed_from
+        }
+        done += _run(operations, _columns(sa.inspect(context.connection), key, marked))
     if done and declared.database == "postgresql":
-        for key in declared.collections:
+        for key in (*declared.collections, *declared.words):
             done += _run(operations, _names(sa.inspect(context.connection), declared.tables[key]))
     return done
 
@@ -71,20 +85,19 @@ def _table(inspector: sa.Inspector, key: Key, former: str | None) -> Iterator[Mi
         yield RenameTableOp(former, name, schema=schema)
 
 
-def _columns(inspector: sa.Inspector, declared: Declared, key: Key) -> Iterator[MigrateOperation]:
+def _columns(inspector: sa.Inspector, key: Key, marked: Mapping[str, str]) -> Iterator[MigrateOperation]:
+    """Yield renames of columns, of which ``marked`` has the former name of each."""
     schema, name = key
-    marked = [field for field in declared.collections[key].fields.values() if field.renamed_from]
     if not marked or not inspector.has_table(name, schema):
         return
     found = {column["name"]: column for column in inspector.get_columns(name, schema)}
-    for field in marked:
-        former = field.renamed_from
-        if former in found and field.name not in found:
+    for column, former in marked.items():
+        if former in found and column not in found:
             yield RenameColumnOp(
                 name,
                 former,
                 schema=schema,
-                modify_name=field.name,
+                modify_name=column,
                 existing_type=found[former]["type"],
                 existing_nullable=found[former]["nullable"],
             )

@@ -26,6 +26,7 @@ from tenantry.alembic.operations import (
     ShareTableOp,
 )
 from tenantry.alembic.renames import RenameTableOp
+from tenantry.alembic.words import IndexWordsOp, KeepWordsOp
 from tenantry.databases.postgres.policies import quote
 
 _END: Final = ""  # what ends a block for Alembic's printer
@@ -41,12 +42,20 @@ def call(name: str, *args: Any, **options: Any) -> str:
 @renderers.dispatch_for(IsolateTableOp)
 def _isolate(context: AutogenContext, operation: IsolateTableOp) -> str:
     expected = operation.expected
-    return call("isolate_table", expected.table, schema=operation.schema, raw=expected.raw)
+    return call(
+        "isolate_table",
+        expected.table,
+        schema=operation.schema,
+        raw=expected.raw,
+        versioned=None if expected.versioned else False,
+        searchable=expected.searchable or None,
+    )
 
 
 @renderers.dispatch_for(ShareTableOp)
 def _share(context: AutogenContext, operation: ShareTableOp) -> str:
-    return call("share_table", operation.expected.table, schema=operation.schema)
+    searchable = operation.expected.searchable or None
+    return call("share_table", operation.expected.table, schema=operation.schema, searchable=searchable)
 
 
 @renderers.dispatch_for(ReserveTableOp)
@@ -60,8 +69,20 @@ def _reserve(context: AutogenContext, operation: ReserveTableOp) -> str:
     )
 
 
+@renderers.dispatch_for(IndexWordsOp)
+def _index_words(context: AutogenContext, operation: IndexWordsOp) -> str:
+    return call(
+        "index_words",
+        operation.table_name,
+        list(operation.fields),
+        schema=operation.schema,
+        tenant=None if operation.tenant else False,
+    )
+
+
+@renderers.dispatch_for(KeepWordsOp)
 @renderers.dispatch_for(KeepGuardOp)
-def _keep(context: AutogenContext, operation: KeepGuardOp) -> list[str]:
+def _keep(context: AutogenContext, operation: MigrateOperation) -> list[str]:
     return []
 
 

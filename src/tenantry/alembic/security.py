@@ -17,11 +17,13 @@ from tenantry.databases.postgres.policies import (
     APP_POLICY,
     CONTROL_POLICY,
     KEEP_TRIGGER,
+    OWNER_POLICY,
     RAW_POLICY,
     RAW_TRIGGER,
     TENANT_COLUMN,
     Roles,
 )
+from tenantry.databases.postgres.search import SEARCH_TRIGGER
 from tenantry.errors import ConfigurationError
 
 Facts = frozenset[str]
@@ -58,7 +60,7 @@ def _relevant(table: ExpectedTable, facts: Facts) -> Facts:
     """A table of reference data may have policies of the user's own."""
     if table.kind != "shared":
         return facts
-    return frozenset(fact for fact in facts if fact.startswith("grant"))
+    return frozenset(fact for fact in facts if fact.startswith(("grant", "trigger")))
 
 
 def guarded_as(
@@ -67,9 +69,14 @@ def guarded_as(
     """Return how a table is guarded, as nearly as can be told; ``None`` if it is none of ours."""
     tenant = ExpectedTable(schema or "public", table, "tenant")
     found = _facts(connection, [tenant], roles).get(tenant.name, frozenset())
+    searchable = any(SEARCH_TRIGGER in fact for fact in found)
     if any(fact.startswith(f"policy {APP_POLICY} ") for fact in found):
-        return tenant._replace(raw=any(fact.startswith(f"policy {RAW_POLICY} ") for fact in found))
-    shared = tenant._replace(kind="shared")
+        return tenant._replace(
+            raw=any(fact.startswith(f"policy {RAW_POLICY} ") for fact in found),
+            versioned=any(RAW_TRIGGER in fact for fact in found),
+            searchable=searchable,
+        )
+    shared = tenant._replace(kind="shared", searchable=searchable)
     return None if unguarded(connection, [shared], roles) else shared
 
 
@@ -117,8 +124,8 @@ def _facts(connection: sa.Connection, tables: Iterable[ExpectedTable], roles: Ro
             "schemas": [table.schema for table in listed],
             "tables": [table.table for table in listed],
             "roles": [roles.app, roles.raw, roles.control],
-            "policies": [APP_POLICY, RAW_POLICY, CONTROL_POLICY, SIGHT_POLICY],
-            "triggers": [KEEP_TRIGGER, RAW_TRIGGER],
+            "policies": [APP_POLICY, RAW_POLICY, CONTROL_POLICY, OWNER_POLICY, SIGHT_POLICY],
+            "triggers": [KEEP_TRIGGER, RAW_TRIGGER, SEARCH_TRIGGER],
             "tenant": TENANT_COLUMN,
         },
     )

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tenantry import __version__
-from tenantry.cli import adopt, data, demo, doctor, init, keys, migrate, scan, shell, tenants
+from tenantry.cli import adopt, data, demo, doctor, init, insights, keys, migrate, scan, shell, tenants
 from tenantry.cli.output import Output, wants_json
 from tenantry.errors import (
     ConfigurationError,
@@ -106,6 +106,7 @@ commands.command("demo")(demo.demo)
 commands.command("doctor")(doctor.doctor)
 commands.add_typer(data.commands, name="data")
 commands.add_typer(adopt.commands, name="adopt")
+commands.command("insights")(insights.insights)
 commands.command("scan")(scan.scan)
 commands.command("shell")(shell.shell)
 commands.add_typer(keys.commands, name="keys")

@@ -252,7 +252,7 @@ async def _store_all(
         {name: value for name, value in row.__dict__.items() if name not in rowfiles.CARRIED} for row in rows
     ]
     if keys is None:
-        await data.bulk_create(known.name, records)
+        await data.bulk_create(known.name, records, atomic=True)
         return
     async with data.transaction() as unit:
         for record in records:

@@ -69,7 +69,7 @@ async def _play(url: str) -> dict[str, Any]:
             await sdk.tenants.create(tenant)
             data = sdk.tenant(tenant).data
             await data.bulk_create(
-                [Product(name=name, sku=sku, price=Decimal(price)) for name, sku, price in stock]
+                [Product(name=name, sku=sku, price=Decimal(price)) for name, sku, price in stock], atomic=True
             )
             page = await data.read(Product, order_by="name")
             rows[tenant] = [[item.name, item.sku, str(item.price)] for item in page]

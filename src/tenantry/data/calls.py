@@ -10,6 +10,8 @@ from typing import Any
 from tenantry.context import Context, SystemContext, TenantContext, check_ambient, current_context
 from tenantry.data.records import (
     touched,
+    trusted,
+    validated,
 )
 from tenantry.data.runtime import Runtime
 from tenantry.data.units import Unit, check_no_unit
@@ -128,7 +130,9 @@ class Calls:
                 f"Several tenants may have one row of {target.name!r} each.",
                 fix="Name one: sdk.system(…, tenant=…).",
             )
-        ids = list(dict.fromkeys(row[ref.name] for row in rows if row[ref.name] is not None))
+        # A reference that is hidden in a row leads nowhere.
+        named = (row.get(ref.name) for row in rows)
+        ids = list(dict.fromkeys(id for id in named if id is not None))
         related: dict[Any, Any] = {}
         for start in range(0, len(ids), _FETCH_AT_ONCE):
             for row in await self._executor.fetch(scope, target, ids[start : start + _FETCH_AT_ONCE]):
@@ -155,7 +159,7 @@ class Calls:
         operation = Operation(verb, found, scope, ids, changes)
         started = time.perf_counter()
         try:
-            everything = [*writes, *self._runtime.hooks.within(operation)]
+            everything = [*writes, *map(trusted, self._runtime.hooks.within(operation))]
             if idempotency_key is None:
                 rows = (await self._executor.execute(scope, everything))[0]
             else:
@@ -236,8 +240,4 @@ class Calls:
             found, _ = self._runtime.collection(type(target))
             return found, True, target
         found, typed = self._runtime.collection(target)
-        if not isinstance(record, Mapping):
-            raise InvalidRecord(f"expected a mapping, got {type(record).__name__}.", field="record")
-        if "tenant_id" in record:
-            raise InvalidRecord("the tenant comes from the context, never from a record.", field="tenant_id")
-        return found, typed, found.validate(record)
+        return found, typed, validated(found, record)

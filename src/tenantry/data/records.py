@@ -6,12 +6,15 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from tenantry.context import Context, SystemContext
 from tenantry.errors import (
     InvalidQuery,
+    InvalidRecord,
     Unsupported,
 )
-from tenantry.ports import Insert, Update, Upsert, Write
+from tenantry.ports import Insert, Purge, Update, Upsert, Write
 from tenantry.schema import Collection, KeyedModel
 from tenantry.types import Record
 
@@ -68,6 +71,25 @@ def new_record(collection: Collection, instance: KeyedModel) -> Record:
     return record
 
 
+def validated(collection: Collection, record: object) -> KeyedModel:
+    """Return a record that a caller gave as an instance."""
+    if not isinstance(record, Mapping):
+        raise InvalidRecord(f"expected a mapping, got {type(record).__name__}.", field="record")
+    if "tenant_id" in record:
+        raise InvalidRecord("the tenant comes from the context, never from a record.", field="tenant_id")
+    return collection.validate(record)
+
+
+def check_group(collection: Collection, group: tuple[str, ...]) -> None:
+    """Refuse to look for existing rows by fields that several rows may share."""
+    if group != ("id",) and group not in collection.unique:
+        raise InvalidQuery(
+            f"{group!r} is not unique in {collection.name!r}.",
+            path="on",
+            fix=f"Use ('id',) or one of {list(collection.unique)}.",
+        )
+
+
 def given_values(collection: Collection, instance: KeyedModel, record: Mapping[str, Any] | None) -> Record:
     """Return the values that the caller gave, without those that were filled in."""
     names = instance.model_fields_set if record is None else set(record)
@@ -82,8 +104,15 @@ def given_values(collection: Collection, instance: KeyedModel, record: Mapping[s
 def revalidated(collection: Collection, instance: KeyedModel, changes: Mapping[str, Any]) -> Record:
     """Return ``changes`` as canonical values, after the whole model has accepted the instance with them."""
     checked = collection.validate_changes(changes)
+    if not collection.fields.keys() <= instance.__dict__.keys():
+        return checked  # of a row with hidden fields nobody here knows the whole
     whole = collection.validate({**instance.__dict__, **changes})
     return {name: collection.normalise(collection.fields[name], whole.__dict__[name]) for name in checked}
+
+
+def trusted(write: Write) -> Write:
+    """Return a write of the application's own, which what a user may do does not bind."""
+    return write if isinstance(write, Purge) else replace(write, trusted=True)
 
 
 def touched(write: Write) -> tuple[Sequence[Any], Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from tenantry.errors import (
     UnknownCollection,
 )
 from tenantry.hooks import Hooks
-from tenantry.ports import DatabaseAdapter
+from tenantry.ports import Database
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, KeyedModel
 
@@ -32,7 +32,7 @@ class Admission(Protocol):
 class Runtime:
     """What every bound :class:`DataManager` of one SDK shares."""
 
-    database: DatabaseAdapter
+    database: Database
     collections: Mapping[str, Collection]
     models: Mapping[type[KeyedModel], Collection]
     lease: Admission

@@ -10,6 +10,7 @@ from tenantry.data.calls import Calls
 from tenantry.data.records import (
     M,
     changes_of_instance,
+    check_group,
     checked_version,
     given_values,
     key_of,
@@ -18,7 +19,6 @@ from tenantry.data.records import (
     revalidated,
 )
 from tenantry.errors import (
-    InvalidQuery,
     InvalidRecord,
 )
 from tenantry.ports import Delete, Insert, Update, Upsert
@@ -187,12 +187,7 @@ class Writes(Calls):
         """
         found, typed, instance = self._instance(target, record)
         group = (on,) if isinstance(on, str) else tuple(on)
-        if group != ("id",) and group not in found.unique:
-            raise InvalidQuery(
-                f"{group!r} is not unique in {found.name!r}.",
-                path="on",
-                fix=f"Use ('id',) or one of {list(found.unique)}.",
-            )
+        check_group(found, group)
         values = new_record(found, instance)
         given = given_values(found, instance, record)
         changes = tuple(name for name in given if name not in CARRIED and name not in group)

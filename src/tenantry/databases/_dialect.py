@@ -23,12 +23,14 @@ Encoder = Callable[[Any], Any]
 class SQLDialect(abc.ABC):
     """What differs between SQL databases: types, the form of values, and a few operators.
 
-    ``schema`` is the schema of the SDK's own tables, for databases that have schemas.
+    ``schema`` is the schema of the SDK's own tables, for databases that have schemas. ``indexes_words`` is whether
+    the SDK keeps the tables of words, where no trigger of the database does.
     """
 
     engine: SADialect
     schema: str | None = None
     rows_are_mappings = False
+    indexes_words = True
     json_types: Mapping[type, tuple[str, ...]]
 
     @abc.abstractmethod
@@ -72,6 +74,10 @@ class SQLDialect(abc.ABC):
         """The text ``column`` matches the pattern ``value``, whatever the case."""
 
     @abc.abstractmethod
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column``, with a space around each, hold ``value``; false of null."""
+
+    @abc.abstractmethod
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
         """The list ``column`` has the element in parameter ``name``."""
 
@@ -92,6 +98,18 @@ class SQLDialect(abc.ABC):
         self, column: ColumnElement[Any], path: tuple[str | int, ...], names: list[str]
     ) -> tuple[ColumnElement[str], Callable[[type], ColumnElement[Any]]]:
         """Return the type of the value at a path (as SQL text) and the value itself as text, number or bool."""
+
+    @abc.abstractmethod
+    def exact_sum(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the sum of the integers or decimals in ``column``, as ``result`` has it."""
+
+    @abc.abstractmethod
+    def exact_mean(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the mean of the integers or decimals in ``column``, rounded as ``tenantry.aggregation.mean`` does."""
+
+    @abc.abstractmethod
+    def begin(self, column: ColumnElement[Any], field: Field, unit: str, zone: str) -> ColumnElement[Any]:
+        """Return the first moment of the span of time around the date or time in ``column``."""
 
     def order(self, column: ColumnElement[Any], *, descending: bool, nullable: bool) -> ColumnElement[Any]:
         """Return the sort key; nulls are the greatest value."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,11 +20,11 @@ class FilterCompiler:
     def __init__(
         self,
         dialect: SQLDialect,
-        tables: Mapping[str, sa.Table],
+        columns: Mapping[str, Mapping[str, ColumnElement[Any]]],
         encoders: Mapping[tuple[str, str], Encoder | None],
     ) -> None:
         self._dialect = dialect
-        self._tables = tables
+        self._columns = columns
         self._encoders = encoders
 
     def shape(self, collection: Collection, node: Filter, values: list[Any]) -> Any:
@@ -56,10 +56,15 @@ class FilterCompiler:
             values.append(node.value if encode is None else encode(node.value))
         return (field.name, node.operator)
 
-    def expression(self, collection: Collection, root: Filter) -> ColumnElement[bool]:
-        """Return the filter with the parameters ``p0``, ``p1``, … in the order in which :meth:`shape` collects."""
-        table = self._tables[collection.name]
-        counter = iter(range(1_000_000))
+    def expression(
+        self, collection: Collection, root: Filter, counter: Iterator[int] | None = None
+    ) -> ColumnElement[bool]:
+        """Return the filter with the parameters ``p0``, ``p1``, … in the order in which :meth:`shape` collects.
+
+        A statement with two filters numbers the parameters of both with one ``counter``.
+        """
+        columns = self._columns[collection.name]
+        counter = counter or iter(range(1_000_000))
 
         def build(node: Filter) -> ColumnElement[bool]:
             if isinstance(node, Not):
@@ -68,7 +73,7 @@ class FilterCompiler:
                 return sa.and_(sa.true(), *[build(item) for item in node.items])
             if isinstance(node, Or):
                 return sa.or_(sa.false(), *[build(item) for item in node.items])
-            column = table.c[node.field.name]
+            column = columns[node.field.name]
             if node.field.kind is Kind.JSON:
                 names = [f"p{next(counter)}" for _ in self._dialect.json_path(node.path)]
                 name = None if node.operator == "is_null" else f"p{next(counter)}"

@@ -8,6 +8,7 @@ database enforces below. Drivers then run the text with plain positional argumen
 from __future__ import annotations
 
 import enum
+import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
@@ -16,14 +17,25 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, SystemContext
+from tenantry.databases._aggregates import AggregateCompiler
 from tenantry.databases._dialect import Decoder, SQLDialect
 from tenantry.databases._filters import FilterCompiler
-from tenantry.databases._tables import Tables
-from tenantry.errors import Conflict, IsolationError, NotFound, ReadOnlyCollection
+from tenantry.databases._search import SearchCompiler, concerns, word_rows
+from tenantry.databases._tables import TERM, Tables
+from tenantry.errors import (
+    Conflict,
+    IsolationError,
+    NotFound,
+    ReadOnlyCollection,
+    UniqueViolation,
+    Unsupported,
+)
 from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
-from tenantry.query import Query
+from tenantry.query import EVERYTHING, And, Comparison, Filter, Query
 from tenantry.schema import TENANT, Collection, Field
+from tenantry.searching import SCORE, Search
 from tenantry.types import Record
 
 _MAX_SHAPES = 2_000
@@ -48,7 +60,7 @@ class Statement(msgspec.Struct, frozen=True):
         names: The columns of the result.
         decoders: The columns whose values are decoded.
         mapping: Whether the driver's rows are mappings.
-        table: The one table it names.
+        table: The one table it names; a table of words stands for that of the rows as well.
         writes: Whether it writes to that.
     """
 
@@ -95,7 +107,10 @@ class Compiler:
             for name, collection in self.collections.items()
             for field in (*collection.fields.values(), TENANT)
         }
-        self._filters = FilterCompiler(dialect, self.tables, self._encoders)
+        columns = {name: dict(table.c) for name, table in self.tables.items()}
+        self._filters = FilterCompiler(dialect, columns, self._encoders)
+        self._aggregates = AggregateCompiler(dialect, self._filters)
+        self._search = SearchCompiler(dialect, self.tables, self._tenant_predicate)
         self._statements: dict[Any, Statement] = {}
 
     # -- reading
@@ -178,6 +193,69 @@ class Compiler:
             statement = self._remember(key, built, query.collection, (), _Reach.TENANT, len(values) - 1)
         return Step(statement, statement.pick(values))
 
+    def search(self, context: Context, search: Search) -> Step:
+        """Compile a search."""
+        self._check_search(context, search.collection)
+        values: list[Any] = [_tenant_of(context)]
+        condition = self._filters.shape(search.collection, search.filter, values)
+        first = len(values) - 1
+        encode = self._encoders[search.collection.name, "id"] or (lambda id: id)
+        key = ("search", search.collection.name, condition, self._search.shape(search, encode, values))
+        statement = self._statements.get(key)
+        if statement is None:
+            where = self._filters.expression(search.collection, search.filter)
+            built = self._search.statement(search, where, first)
+            fields = (*search.collection.fields.values(), SCORE)
+            statement = self._remember(
+                key, built, search.collection, fields, values=len(values) - 1, index=True
+            )
+        if search.limit is not None:
+            values.append(search.limit)
+        return Step(statement, statement.pick(values))
+
+    def vocabulary(self, context: Context, collection: Collection, low: str, high: str) -> Step:
+        """Compile the look-up of the words from ``low`` up to ``high`` that some row of the tenant has."""
+        self._check_search(context, collection)
+        key = ("vocabulary", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            built = self._search.vocabulary(collection)
+            statement = self._remember(key, built, collection, (TERM,), values=2, index=True)
+        return Step(statement, statement.pick((_tenant_of(context), low, high)))
+
+    def _check_search(self, context: Context, collection: Collection) -> None:
+        if (
+            self._check(context, collection, write=False) is not _Reach.TENANT
+            and collection.scope == "tenant"
+        ):
+            raise Unsupported("A search is a tenant's own.", fix="Search with the tenant's own handle.")
+
+    def aggregate(self, context: Context, aggregation: Aggregation) -> Step:
+        """Compile an aggregation; that of the system is over the rows of all tenants together."""
+        collection = aggregation.collection
+        reach = self._check(context, collection, write=False)
+        values: list[Any] = [_tenant_of(context)]
+        key = ("aggregate", collection.name, self._aggregates.shape(aggregation, values), reach)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables[collection.name]
+            built = self._aggregates.statement(aggregation, table)
+            if reach is not _Reach.SYSTEM and collection.scope == "tenant":
+                built = built.where(self._tenant_predicate(table))
+            if aggregation.limit is not None:
+                built = built.limit(sa.bindparam("limit", type_=sa.BigInteger()))
+            statement = self._remember(
+                key,
+                built,
+                collection,
+                aggregation.results,
+                values=len(values) - 1,
+                decoders=self._aggregates.decoders(aggregation),
+            )
+        if aggregation.limit is not None:
+            values.append(aggregation.limit)
+        return Step(statement, statement.pick(values))
+
     # -- writing
 
     def perform(self, context: Context, write: Write) -> Generator[Step, list[Any], list[Record]]:
@@ -185,6 +263,59 @@ class Compiler:
 
         Drivers drive it, in a thread or in an event loop, inside a transaction of theirs.
         """
+        records = yield from self._perform(context, write)
+        if self.dialect.indexes_words and write.collection.name in self.tables.indexes:
+            yield from self._index(context, write, records)
+        return records
+
+    def _index(
+        self, context: Context, write: Write, records: Sequence[Record]
+    ) -> Generator[Step, list[Any], None]:
+        """Keep the words of the rows that were written; those of deleted rows go with them."""
+        collection, tenant = write.collection, _tenant_of(context)
+        if isinstance(write, Delete | Purge) or (
+            isinstance(write, Update) and not concerns(collection, tuple(write.changes))
+        ):
+            return
+        encode = self._encoders[collection.name, "id"] or (lambda id: id)
+        if not isinstance(write, Insert):
+            rows = [(tenant, encode(record["id"])) for record in records]
+            yield self._words_step(collection, "unindex", rows)
+        rows = [
+            (tenant, encode(record["id"]), *row)
+            for record in records
+            for row in word_rows(collection, record)
+        ]
+        if rows:
+            yield self._words_step(collection, "index", rows)
+
+    def _words_left(self, context: Context, collection: Collection) -> Step:
+        """Compile the count of a tenant's words, which went with their rows if all is well."""
+        key = ("words left", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables.indexes[collection.name]
+            built = sa.select(sa.func.count().label("count")).select_from(table)
+            built = built.where(self._tenant_predicate(table))
+            statement = self._remember(key, built, collection, (), values=0, index=True)
+        return Step(statement, statement.pick((_tenant_of(context),)))
+
+    def _words_step(self, collection: Collection, verb: str, rows: Sequence[tuple[Any, ...]]) -> Step:
+        key = (verb, collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables.indexes[collection.name]
+            held = [self._tenant_predicate(table)] if collection.scope == "tenant" else []
+            others = [column for column in table.c if column.name != TENANT.name]
+            params = {c.name: sa.bindparam(f"p{n}", type_=c.type) for n, c in enumerate(others)}
+            built: Any = sa.delete(table).where(*held, table.c.id == params["id"])
+            if verb == "index":
+                owner = {TENANT.name: self._param(TENANT, _TENANT)} if held else {}
+                built = sa.insert(table).values(owner | params)
+            statement = self._remember(key, built, collection, (), values=len(rows[0]) - 1, index=True)
+        return Step(statement, [statement.pick(row) for row in rows], many=True)
+
+    def _perform(self, context: Context, write: Write) -> Generator[Step, list[Any], list[Record]]:
         if isinstance(write, Insert):
             yield self._insert(context, write)
             return list(write.records)
@@ -192,18 +323,29 @@ class Compiler:
             return (yield from self._purge(context, write))
         if isinstance(write, Upsert):
             step = self._upsert(context, write)
-            return step.statement.records((yield step))
+            stored = step.statement.records((yield step))
+            if not stored:
+                raise UniqueViolation(write.collection.name, write.on)
+            return stored
         step = self._update(context, write) if isinstance(write, Update) else self._delete(context, write)
         rows = yield step
         if rows:
             return step.statement.records(rows) if isinstance(write, Update) else []
-        check = self.fetch(context, write.collection, [write.id])
+        check = self._still_there(context, write)
         found = check.statement.records((yield check))
         if not found or write.expected_version is None:
             raise NotFound(write.collection.name, write.id)
         raise Conflict(
             write.collection.name, write.id, expected=write.expected_version, current=found[0]["version"]
         )
+
+    def _still_there(self, context: Context, write: Update | Delete) -> Step:
+        """Compile the look-up of a row that a write did not find at its version."""
+        collection = write.collection
+        if write.where is EVERYTHING:
+            return self.fetch(context, collection, [write.id])
+        within = And((Comparison(collection.key, "eq", write.id), write.where))
+        return self.select(context, Query(collection, (collection.fields["version"],), within))
 
     def _insert(self, context: Context, write: Insert) -> Step:
         collection = write.collection
@@ -224,7 +366,9 @@ class Compiler:
         collection, versioned = write.collection, write.expected_version is not None
         self._check(context, collection, write=True)
         names = tuple(write.changes)
-        key = ("update", collection.name, names, versioned)
+        within: list[Any] = []
+        shape = self._filters.shape(collection, write.where, within)
+        key = ("update", collection.name, names, versioned, shape)
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
@@ -233,48 +377,63 @@ class Compiler:
             }
             changes["version"] = table.c.version + _ONE
             built = sa.update(table).values(changes)
-            built = self._one_row(built, collection, len(names), versioned)
+            built = self._one_row(built, collection, len(names), versioned, write.where)
             fields = tuple(collection.fields.values())
             built = built.returning(*(table.c[field.name] for field in fields))
-            statement = self._remember(
-                key, built, collection, fields, _Reach.TENANT, len(names) + 1 + versioned
-            )
+            number = len(names) + 1 + versioned + len(within)
+            statement = self._remember(key, built, collection, fields, _Reach.TENANT, number)
         values = self._encode(collection, names, write.changes)
-        return Step(statement, statement.pick((_tenant_of(context), *values, *self._key_values(write))))
+        given = (_tenant_of(context), *values, *self._key_values(write), *within)
+        return Step(statement, statement.pick(given))
 
     def _delete(self, context: Context, write: Delete) -> Step:
         collection, versioned = write.collection, write.expected_version is not None
         self._check(context, collection, write=True)
-        key = ("delete", collection.name, versioned)
+        within: list[Any] = []
+        key = ("delete", collection.name, versioned, self._filters.shape(collection, write.where, within))
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
-            built = self._one_row(sa.delete(table), collection, 0, versioned).returning(table.c.version)
+            built = self._one_row(sa.delete(table), collection, 0, versioned, write.where)
+            built = built.returning(table.c.version)
             version = (collection.fields["version"],)
-            statement = self._remember(key, built, collection, version, _Reach.TENANT, 1 + versioned)
-        return Step(statement, statement.pick((_tenant_of(context), *self._key_values(write))))
+            number = 1 + versioned + len(within)
+            statement = self._remember(key, built, collection, version, _Reach.TENANT, number)
+        return Step(statement, statement.pick((_tenant_of(context), *self._key_values(write), *within)))
 
     def _upsert(self, context: Context, write: Upsert) -> Step:
         collection = write.collection
         self._check(context, collection, write=True)
-        key = ("upsert", collection.name, write.on, write.changes)
+        within: list[Any] = []
+        shape = self._filters.shape(collection, write.where, within)
+        key = ("upsert", collection.name, write.on, write.changes, shape)
         statement = self._statements.get(key)
         if statement is None:
             built = self._upsert_statement(collection, write)
             fields = tuple(collection.fields.values())
-            statement = self._remember(key, built, collection, fields, _Reach.TENANT, len(collection.fields))
+            number = len(fields) + len(within)
+            statement = self._remember(key, built, collection, fields, _Reach.TENANT, number)
         values = self._encode(collection, tuple(collection.fields), write.record)
-        return Step(statement, statement.pick((_tenant_of(context), *values)))
+        return Step(statement, statement.pick((_tenant_of(context), *values, *within)))
 
     def _upsert_statement(self, collection: Collection, write: Upsert) -> Any:
+        insert = self.dialect.insert(self.tables[collection.name]).values(self._values_of(collection))
+        return self._on_conflict(insert, collection, write)
+
+    def _on_conflict(self, insert: Any, collection: Collection, write: Upsert) -> Any:
+        """Return the insert with what it does where a row with the same ``on`` is there."""
         table = self.tables[collection.name]
-        insert = self.dialect.insert(table).values(self._values_of(collection))
         target = [table.c[name] for name in write.on]
         if collection.scope == "tenant":
             target.insert(0, table.c.tenant_id)
         changes: dict[str, Any] = {name: insert.excluded[name] for name in write.changes}
         changes["version"] = table.c.version + _ONE
-        update = insert.on_conflict_do_update(index_elements=target, set_=changes)
+        within = None
+        if write.where is not EVERYTHING:
+            within = self._filters.expression(
+                collection, write.where, itertools.count(len(collection.fields))
+            )
+        update = insert.on_conflict_do_update(index_elements=target, set_=changes, where=within)
         return update.returning(*(table.c[name] for name in collection.fields))
 
     def _purge(self, context: Context, write: Purge) -> Generator[Step, list[Any], list[Record]]:
@@ -293,6 +452,8 @@ class Compiler:
         before = (yield count)[0][0]
         yield Step(statement, statement.pick((context.tenant_id,)))
         remaining = (yield count)[0][0]
+        if collection.name in self.tables.indexes:
+            remaining += (yield self._words_left(context, collection))[0][0]
         return [{"deleted": before - remaining, "remaining": remaining}]
 
     # -- building blocks
@@ -324,10 +485,12 @@ class Compiler:
             return sa.select(*columns)
         return sa.select(*columns).where(self._tenant_predicate(table))
 
-    def _tenant_predicate(self, table: sa.Table) -> ColumnElement[bool]:
+    def _tenant_predicate(self, table: sa.FromClause) -> ColumnElement[bool]:
         return table.c.tenant_id == self._param(TENANT, _TENANT)
 
-    def _one_row(self, built: Any, collection: Collection, position: int, versioned: bool) -> Any:
+    def _one_row(
+        self, built: Any, collection: Collection, position: int, versioned: bool, within: Filter
+    ) -> Any:
         table = self.tables[collection.name]
         if collection.scope == "tenant":
             built = built.where(self._tenant_predicate(table))
@@ -335,6 +498,10 @@ class Compiler:
         if versioned:
             version = self._param(collection.fields["version"], f"p{position + 1}")
             built = built.where(table.c.version == version)
+        if within is not EVERYTHING:
+            built = built.where(
+                self._filters.expression(collection, within, itertools.count(position + 1 + versioned))
+            )
         return built
 
     def _values_of(self, collection: Collection) -> dict[str, Any]:
@@ -374,6 +541,8 @@ class Compiler:
         fields: tuple[Field, ...],
         reach: _Reach = _Reach.TENANT,
         values: int = 1,
+        index: bool = False,
+        decoders: Iterable[tuple[str, Decoder | None]] | None = None,
     ) -> Statement:
         compiled = built.compile(dialect=self.dialect.engine, compile_kwargs={"render_postcompile": True})
         positions = {_TENANT: 0, "limit": values + 1} | {f"p{index}": index + 1 for index in range(values)}
@@ -382,7 +551,8 @@ class Compiler:
         constants = [name for name in compiled.params if name not in positions]
         positions |= {name: given + index for index, name in enumerate(constants)}
         order = [positions[name] for name in compiled.positiontup or ()]
-        decoders = ((field.name, self.dialect.decoder(field)) for field in fields)
+        if decoders is None:
+            decoders = ((field.name, self.dialect.decoder(field)) for field in fields)
         names = tuple(field.name for field in fields)
         if reach is not _Reach.TENANT and collection.scope == "tenant":
             names = ("tenant_id", *names)
@@ -392,7 +562,7 @@ class Compiler:
             names=names,
             decoders=tuple((name, decode) for name, decode in decoders if decode is not None),
             mapping=self.dialect.rows_are_mappings,
-            table=self.tables[collection.name].name,
+            table=(self.tables.indexes if index else self.tables)[collection.name].name,
             writes=not isinstance(built, sa.Select),
         )
         if len(self._statements) >= _MAX_SHAPES:

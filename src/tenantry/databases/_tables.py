@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tenantry.databases._dialect import SQLDialect
 from tenantry.errors import SchemaError
-from tenantry.schema import TENANT, Collection
+from tenantry.ports import Index
+from tenantry.schema import TENANT, Collection, Field, Kind
+from tenantry.searching import searchable_fields
+
+TERM = Field("term", Kind.TEXT)
+"""The column of a table of words that has the word."""
+
+ADVISED: Final = "adv"
+"""Ends the name of an index that was made on advice, until a model declares it."""
 
 
 class ExistingColumn(NamedTuple):
@@ -40,6 +48,12 @@ class Tables(Mapping[str, sa.Table]):
         self._collections = collections
         self.metadata = sa.MetaData()
         self._tables = {name: self._table(collection) for name, collection in collections.items()}
+        self.indexes = {
+            name: self._index_of(self._tables[name], fields)
+            for name, collection in collections.items()
+            if (fields := searchable_fields(collection))
+        }
+        """The table of the words of each collection that can be searched, by the collection's name."""
 
     def __getitem__(self, name: str) -> sa.Table:
         return self._tables[name]
@@ -51,8 +65,47 @@ class Tables(Mapping[str, sa.Table]):
         return len(self._tables)
 
     def collection_of(self, table: sa.Table) -> Collection:
-        """Return the collection whose table this is."""
-        return next(self._collections[name] for name, known in self._tables.items() if known is table)
+        """Return the collection whose table this is, or whose words are in it."""
+        known = [*self._tables.items(), *self.indexes.items()]
+        return next(self._collections[name] for name, item in known if item is table)
+
+    def holds_words(self, table: sa.Table) -> bool:
+        """Whether this is a table of words."""
+        return any(index is table for index in self.indexes.values())
+
+    def _index_of(self, table: sa.Table, fields: Sequence[Field]) -> sa.Table:
+        """Return the table of the words: how much each counts in each field of each row; 0 where it is missing."""
+        name = word_table(table.name)
+        if name in self._collections:
+            raise SchemaError(
+                f"{name!r} is the table of the words of {table.name!r}.",
+                field=name,
+                fix="Rename the collection.",
+            )
+        first = ["tenant_id"] if "tenant_id" in table.c else []
+        keys: list[sa.schema.SchemaItem] = [
+            sa.Column(column, table.c[column].type, nullable=False) for column in (*first, "id")
+        ]
+        index = sa.Table(
+            name,
+            self.metadata,
+            *keys,
+            sa.Column("term", self._dialect.column_type(TERM), nullable=False),
+            *(
+                sa.Column(rank_column(field.name), sa.Integer(), nullable=False, server_default=sa.text("0"))
+                for field in fields
+            ),
+            sa.PrimaryKeyConstraint(*first, "term", "id", name=f"{name}_pkey"),
+            sa.ForeignKeyConstraint(
+                [*first, "id"],
+                [f"{table.name}.{column}" for column in (*first, "id")],
+                name=f"{name}_fkey",
+                ondelete="CASCADE",
+            ),
+            sqlite_with_rowid=False,
+        )
+        sa.Index(f"{name}_idx", *(index.c[column] for column in (*first, "id")))
+        return index
 
     def _table(self, collection: Collection) -> sa.Table:
         tenant = collection.scope == "tenant"
@@ -147,12 +200,19 @@ class Tables(Mapping[str, sa.Table]):
 
     def undeclared(self, existing: Existing) -> list[str]:
         """Return the tables that hold rows of tenants and belong to no collection."""
-        declared = {(table.schema, table.name) for table in self._tables.values()}
+        tables = (*self._tables.values(), *self.indexes.values())
+        declared = {(table.schema, table.name) for table in tables}
         return sorted(
             name
             for (schema, name), columns in existing.items()
             if TENANT.name in columns and (schema, name) not in declared
         )
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> Index:
+        """Return the index on ``fields`` under the name of one that no model declares, and that an advice made."""
+        first = (TENANT.name,) if collection.scope == "tenant" else ()
+        name = _name(collection.name, tuple(fields), ADVISED)
+        return Index(collection.name, (*first, *fields), name)
 
     def violated(self, constraint: str) -> tuple[str, tuple[str, ...]] | None:
         """Return the collection and the fields of a constraint or index by its name, without the tenant."""
@@ -166,6 +226,16 @@ class Tables(Mapping[str, sa.Table]):
                     names = tuple(str(column.name) for column in item.columns if column.name != "tenant_id")
                     return collection.name, names
         return None
+
+
+def word_table(table: str) -> str:
+    """Return the name of the table with the words of another one."""
+    return f"{table}_search"
+
+
+def rank_column(field: str) -> str:
+    """Return the column of a table of words that says how much a word counts in a field."""
+    return f"rank_{field}"
 
 
 def _plain(type_name: str) -> str:

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import (
@@ -23,12 +26,30 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.evaluation import holds
-from tenantry.ports import Capability, Delete, Executor, Insert, Isolation, Purge, Update, Upsert, Write
+from tenantry.grouping import grouped
+from tenantry.plans import PLANS
+from tenantry.plans.quotas import Count, amounts, check_growth, stored_limits
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Delete,
+    Executor,
+    Insert,
+    Isolation,
+    Outcome,
+    Purge,
+    Update,
+    Upsert,
+    Write,
+)
 from tenantry.query import Query, Sort
 from tenantry.schema import Collection, Field, Kind
+from tenantry.searching import SCORE, Search, searchable_fields
 from tenantry.types import Record
+from tenantry.words import ranks
 
 Rows = dict[Any, Record]
+TENANTS = "tenantry_tenants"
 # (collection, tenant) -> id -> record; rows that belong to no tenant are kept under None
 Tables = dict[tuple[str, str | None], Rows]
 
@@ -100,11 +121,43 @@ class MemoryAdapter:
         """Return how many rows meet the filter of ``query``."""
         return sum(holds(query.filter, row) for row in self._visible(context, query.collection))
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        if isinstance(context, SystemContext) and search.collection.scope == "tenant":
+            raise Unsupported("A search is a tenant's own.", fix="Search with the tenant's own handle.")
+        rows = self._visible(context, search.collection)
+        names = [field.name for field in searchable_fields(search.collection)]
+        known = (
+            {word for row in rows for word in ranks([row[name] for name in names])} if search.typos else ()
+        )
+        widened = search.widened(known)
+        found = [_clone(row) | {SCORE.name: score} for row in rows if (score := widened.score(row))]
+        for sort in reversed(search.order):
+            found.sort(key=_sort_key(sort), reverse=sort.descending)
+        if search.after is not None:
+            score, id = search.after
+            found = [row for row in found if (-row[SCORE.name], row["id"]) > (-score, id)]
+        return found[: search.limit]
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        rows = self._visible(context, aggregation.collection)
+        groups = grouped(aggregation, [row for row in rows if holds(aggregation.filter, row)])
+        for sort in reversed(aggregation.order):
+            groups.sort(key=_sort_key(sort), reverse=sort.descending)
+        return groups[: aggregation.limit]
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
         async with self._turn:
             self._check_fence(context)
             return self._unit(context, writes)
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+        async with self._turn:
+            self._check_fence(context)
+            return self._each(context, units)
 
     @asynccontextmanager
     async def transaction(
@@ -131,10 +184,69 @@ class MemoryAdapter:
     def _unit(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         before = _copy(self._tables)
         try:
-            return [[_clone(row) for row in self._write(context, write)] for write in writes]
+            return [self._limited(context, write) for write in writes]
         except BaseException:
             self._tables = before
             raise
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what there is; nothing is counted beforehand."""
+        return self._counts(tenant_id)
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """There is no counter that could be wrong."""
+        return []
+
+    async def prepare_counting(self) -> list[str]:
+        """There is nothing that is not counted."""
+        return []
+
+    def _counts(self, tenant_id: str) -> list[Count]:
+        return [
+            Count(name, len(rows), sum(map(_size, rows.values())))
+            for (name, tenant), rows in self._tables.items()
+            if tenant == tenant_id and not name.startswith("tenantry_")
+        ]
+
+    def _limited(self, context: Context, write: Write) -> list[Record]:
+        """Do one write, unless it makes the tenant exceed what it may use."""
+        plan, limits = self._limits(context)
+        if not limits:
+            return [_clone(row) for row in self._write(context, write)]
+        tenant = str(context.tenant_id)
+        before = amounts(self._counts(tenant))
+        records = [_clone(row) for row in self._write(context, write)]
+        check_growth(before, amounts(self._counts(tenant)), limits, tenant_id=tenant, plan=plan)
+        return records
+
+    def _limits(self, context: Context) -> tuple[str | None, Record]:
+        """Return the plan of the tenant, and what it may use of what."""
+        row = self._tables.get((TENANTS, None), {}).get(context.tenant_id)
+        if row is None or isinstance(context, SystemContext):
+            return None, {}
+        plans = self._tables.get((PLANS.name, None), {})
+        quotas = {name: plan["quotas"] for name, plan in plans.items()}
+        return row["plan"], stored_limits(row["plan"], quotas, row["quotas"])
+
+    def _each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        before = _copy(self._tables)
+        try:
+            return [self._one(context, unit) for unit in units]
+        except BaseException:
+            self._tables = before
+            raise
+
+    def _one(self, context: Context, unit: Sequence[Write]) -> Outcome:
+        try:
+            single = len(unit) == 1 and isinstance(unit[0], Insert | Update | Upsert)
+            if single and not self._limits(context)[1]:
+                # It changes one row at its very end, so that nothing has to be put back.
+                return [_clone(row) for row in self._write(context, unit[0])]
+            return self._unit(context, unit)[0]
+        except REFUSALS as error:
+            return error
 
     def _visible(self, context: Context, collection: Collection) -> list[Record]:
         """Return the rows that the context may read, themselves."""
@@ -178,7 +290,7 @@ class MemoryAdapter:
         if isinstance(write, Upsert):
             return [self._upsert(context, rows, write)]
         current = rows.get(write.id)
-        if current is None:
+        if current is None or not holds(write.where, current):
             raise NotFound(write.collection.name, write.id)
         if write.expected_version not in (None, current["version"]):
             raise Conflict(
@@ -215,6 +327,8 @@ class MemoryAdapter:
         taken = [row for row in rows.values() if [row[name] for name in write.on] == key]
         if not taken or None in key:
             return self._insert(context, write.collection, rows, write.record)
+        if not holds(write.where, taken[0]):
+            raise UniqueViolation(write.collection.name, write.on)
         changes = {name: write.record[name] for name in write.changes}
         return self._update(context, Update(write.collection, taken[0]["id"], changes), rows, taken[0])
 
@@ -286,15 +400,31 @@ class _Transaction:
         self._check(context)
         return await self._adapter.count(context, query)
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        return await self._adapter.search(context, search)
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        return await self._adapter.aggregate(context, aggregation)
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return self._adapter._unit(context, writes)
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return self._adapter._each(context, units)
 
     def _check(self, context: Context) -> None:
         if self.over:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _size(record: Record) -> int:
+    return len(msgspec.json.encode(record, enc_hook=str))
 
 
 def _cascades(field: Field) -> bool:

@@ -58,7 +58,10 @@ def bound_databases(context: TenantContext) -> Iterator[None]:
         try:
             for alias in options().databases:
                 check_role(connections[alias])
-                stack.enter_context(sdk().bind(connections[alias], context.tenant_id))
+                binding = sdk().bind(
+                    connections[alias], context.tenant_id, user=context.user_id, claims=context.claims
+                )
+                stack.enter_context(binding)
         except OperationalError as error:
             raise DatabaseUnavailable("Django's database cannot be reached.") from error
         yield

@@ -11,7 +11,8 @@ a thread of its own::
 """
 
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.sdk import MultiTenantSDK, SystemHandle, TenantHandle
 from tenantry.sync.tenants import TenantManager
 
-__all__ = ["DataManager", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"]
+__all__ = ["DataManager", "Insights", "MultiTenantSDK", "SystemHandle", "TenantHandle", "TenantManager"]

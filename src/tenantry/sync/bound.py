@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from tenantry import sdk as asynchronous
+from tenantry.context import TenantContext
 from tenantry.data.units import attempts_of
 from tenantry.errors import Closed, DatabaseUnavailable
 from tenantry.resilience.retry import pause
 from tenantry.sync.lanes import Lane
 from tenantry.sync.session import Session, refuse
+from tenantry.types import tenant_id
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -79,10 +81,13 @@ class Root(Bound[asynchronous.MultiTenantSDK]):
         made._stand_for(sdk)
         return made
 
-    def _bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+    def _bind(
+        self, connection: C, tenant: str, *, user: str | None = None, claims: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[C]:
         """Bind a connection in the thread that has it. Each transaction is admitted on the loop of this process."""
+        context = TenantContext(tenant_id(tenant), user, claims or {})
         return self._ready()._binding(
-            connection, tenant, lambda id: self._run(lambda it: it._lease_of().admit(id))
+            connection, context, lambda admitted: self._run(lambda it: it._admit_raw(admitted))
         )
 
     def _anytime(self, ask: Callable[[asynchronous.MultiTenantSDK], T]) -> T:

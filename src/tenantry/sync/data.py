@@ -5,19 +5,21 @@ Written by `python -m scripts.sync`; do not edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
 
 from tenantry import data as asynchronous
+from tenantry.aggregates import GroupBy, Measures
 from tenantry.context import Context, TenantContext
+from tenantry.data.bulk import Change, Many
 from tenantry.data.manager import R
 from tenantry.data.records import M, T
 from tenantry.filters import Where
 from tenantry.ports import Isolation
 from tenantry.schema import KeyedModel
 from tenantry.sync.bound import Block, Bound, run_again
-from tenantry.types import Page, Record
+from tenantry.types import BulkResult, Hit, Page, Record
 
 
 class DataManager(Bound[asynchronous.DataManager]):
@@ -158,6 +160,124 @@ class DataManager(Bound[asynchronous.DataManager]):
     ) -> bool:
         """Return whether any row meets ``where``."""
         return self._run(lambda it: it.exists(collection, where, context=context))
+
+    def aggregate(
+        self,
+        collection: type[KeyedModel] | str,
+        measures: Measures,
+        where: Where = None,
+        *,
+        group_by: GroupBy = (),
+        having: Mapping[str, Any] | None = None,
+        order_by: Sequence[str] | str | None = None,
+        limit: int | None = None,
+        context: Context | None = None,
+    ) -> list[Record]:
+        """Return a record of each group of rows; without ``group_by``, one of all rows.
+
+        Args:
+            collection: A model or a name.
+            measures: ``{"orders": Count(), "revenue": Sum("total")}``, or in JSON ``{"revenue": {"sum": "total"}}``.
+            where: What rows must meet; as for :meth:`read`.
+            group_by: Names of fields, or ``{"day": Trunc("created_at", "day")}``.
+            having: What groups must meet: a filter over the names of measures and groups.
+            order_by: Names of measures and groups, ``-`` in front for descending. Ties are ordered by the groups.
+            limit: The most groups, 1 to 10,000; without it, more than 10,000 are refused.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault.
+        """
+        return self._run(
+            lambda it: it.aggregate(
+                collection,
+                measures,
+                where,
+                group_by=group_by,
+                having=having,
+                order_by=order_by,
+                limit=limit,
+                context=context,
+            )
+        )
+
+    @overload
+    def search(
+        self,
+        collection: type[M],
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[M]]: ...
+
+    @overload
+    def search(
+        self,
+        collection: str,
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Where = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[Record]]: ...
+
+    def search(
+        self,
+        collection: Any,
+        text: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Any = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        highlight: bool | tuple[str, str] = False,
+        typos: bool = False,
+        context: Context | None = None,
+    ) -> Page[Hit[Any]]:
+        """Return a page of the rows that have the words of ``text``, the best first.
+
+        Case and accents do not count. The score of a row depends on nothing but the row and the text.
+
+        Args:
+            collection: A model, for typed rows, or a name, for plain records.
+            text: Words, which must all be found; ``"words in quotes"`` stand side by side, ``-word`` must not be there,
+                ``lap*`` finds what begins so, and so does the last word while no space follows it.
+            fields: The searchable fields to look into; by default all of them.
+            where: What rows must meet besides, as in ``read``.
+            limit: The most rows, 1 to 10,000.
+            cursor: The ``next_cursor`` of the page before.
+            highlight: Whether each hit shows where the words were found, as HTML; or what stands before and behind them
+                in place of ``<mark>`` and ``</mark>``.
+            typos: Whether to find words too that one of the text may be mistyped for.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault.
+        """
+        result: Page[Hit[Any]] = self._pass_on(
+            lambda it: it.search(
+                collection,
+                text,
+                fields=fields,
+                where=where,
+                limit=limit,
+                cursor=cursor,
+                highlight=highlight,
+                typos=typos,
+                context=context,
+            )
+        )
+        return result
 
     @overload
     def create(
@@ -335,18 +455,254 @@ class DataManager(Bound[asynchronous.DataManager]):
         self._pass_on(lambda it: it.delete(target, id, version=version, context=context))
 
     @overload
-    def bulk_create(self, records: Iterable[M], /, *, context: Context | None = None) -> list[M]: ...
+    def bulk_create(
+        self,
+        records: Many[M],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
 
     @overload
     def bulk_create(
-        self, collection: str, records: Iterable[Mapping[str, Any]], /, *, context: Context | None = None
-    ) -> list[Record]: ...
+        self,
+        collection: type[M],
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_create(
+        self,
+        collection: str,
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
 
     def bulk_create(
-        self, target: Any, records: Any = None, /, *, context: Context | None = None
-    ) -> list[Any]:
-        """Store many new rows of one collection, all or none, and return them as stored."""
-        result: list[Any] = self._pass_on(lambda it: it.bulk_create(target, records, context=context))
+        self,
+        target: Any,
+        records: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Store many new rows of one collection and return what came of each.
+
+        Args:
+            target: Instances of a model, or a model or the name of a collection followed by records.
+            records: The records, for a collection that is given.
+            batch_size: How many items are one statement and one transaction; at most 100,000.
+            atomic: Store all or none, and raise the first item's error; it carries its ``index``.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: It broke off; the error's ``partial`` says what had come of the batches before.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_create(target, records, batch_size=batch_size, atomic=atomic, context=context)
+        )
+        return result
+
+    @overload
+    def bulk_update(
+        self,
+        records: Many[M],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_update(
+        self,
+        collection: type[M],
+        changes: Many[Change],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_update(
+        self,
+        collection: str,
+        changes: Many[Change],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
+
+    def bulk_update(
+        self,
+        target: Any,
+        changes: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Change many rows of one collection and return what came of each.
+
+        Args:
+            target: Instances, each of which sets all its fields where its version is stored still; or a model or
+                the name of a collection followed by changes.
+            changes: Pairs of an id and the fields that change, or triples with the version that must be stored still.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_update(target, changes, batch_size=batch_size, atomic=atomic, context=context)
+        )
+        return result
+
+    @overload
+    def bulk_upsert(
+        self,
+        records: Many[M],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_upsert(
+        self,
+        collection: type[M],
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[M]: ...
+
+    @overload
+    def bulk_upsert(
+        self,
+        collection: str,
+        records: Many[Mapping[str, Any]],
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Record]: ...
+
+    def bulk_upsert(
+        self,
+        target: Any,
+        records: Any = None,
+        /,
+        *,
+        on: Sequence[str] = ("id",),
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[Any]:
+        """Store many new rows, or where this tenant has one with the same ``on``, set the given fields in it.
+
+        Items that follow each other and give the same fields share a statement.
+
+        Args:
+            target: As for :meth:`bulk_create`.
+            records: As for :meth:`bulk_create`.
+            on: ``("id",)`` or one of the unique groups of the collection.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[Any] = self._pass_on(
+            lambda it: it.bulk_upsert(
+                target, records, on=on, batch_size=batch_size, atomic=atomic, context=context
+            )
+        )
+        return result
+
+    @overload
+    def bulk_delete(
+        self,
+        records: Many[KeyedModel],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]: ...
+
+    @overload
+    def bulk_delete(
+        self,
+        collection: type[KeyedModel] | str,
+        ids: Many[Any],
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]: ...
+
+    def bulk_delete(
+        self,
+        target: Any,
+        ids: Any = None,
+        /,
+        *,
+        batch_size: int = 1000,
+        atomic: bool = False,
+        context: Context | None = None,
+    ) -> BulkResult[None]:
+        """Delete many rows of one collection and return what came of each.
+
+        Args:
+            target: Instances, each of which is deleted where its version is stored still; or a model or the name of
+                a collection followed by ids.
+            ids: The ids, for a collection that is given.
+            batch_size: As for :meth:`bulk_create`.
+            atomic: As for :meth:`bulk_create`.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidRequest: The call is wrong, rather than one of its items.
+            Unavailable: As for :meth:`bulk_create`.
+        """
+        result: BulkResult[None] = self._pass_on(
+            lambda it: it.bulk_delete(target, ids, batch_size=batch_size, atomic=atomic, context=context)
+        )
         return result
 
     def bind(self, context: Context) -> DataManager:

@@ -16,11 +16,16 @@ from tenantry import sdk as asynchronous
 from tenantry.config import Settings
 from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
+from tenantry.plans import Flag, Plan, TenantSettings, UsageReport
 from tenantry.ports import Capability
 from tenantry.sdk import C, Event, Health
+from tenantry.security.access.explanation import AccessExplanation
+from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
+from tenantry.sync.insights import Insights
 from tenantry.sync.tenants import TenantManager
+from tenantry.tenants import BoundSettings, TenantFlags
 from tenantry.tokens import JobSigner
 
 
@@ -37,6 +42,16 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         """What the asynchronous class has as ``data``."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
+    @property
+    def flags(self) -> TenantFlags:
+        """What the asynchronous class has as ``flags``."""
+        return self._known().flags
+
+    @property
+    def settings(self) -> BoundSettings:
+        """What the asynchronous class has as ``settings``."""
+        return self._known().settings
+
     def __enter__(self) -> Self:
         self._run(lambda it: it.__aenter__())
         return self
@@ -45,6 +60,10 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._run(lambda it: it.__aexit__(kind, error, trace))
+
+    def usage(self) -> UsageReport:
+        """Return what the tenant uses, and what its plan allows."""
+        return self._run(lambda it: it.usage())
 
 
 class SystemHandle(Bound[asynchronous.SystemHandle]):
@@ -69,10 +88,32 @@ class MultiTenantSDK(Root):
     Args:
         settings: The configuration.
         models: The models whose rows it keeps: subclasses of ``Model``, and declarative ones with ``TenantMixin``.
+        access: What each user of a tenant may do; without it, everything in their tenant.
+        plans: The plans that tenants may have; without any, a plan is any text.
+        flags: The feature flags.
+        tenant_settings: The model of the tenants' settings.
     """
 
-    def __init__(self, settings: Settings, *, models: Sequence[type[object]] = ()) -> None:
-        self._stand_for(asynchronous.MultiTenantSDK(settings, models=models))
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: Sequence[type[object]] = (),
+        access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        tenant_settings: type[TenantSettings] | None = None,
+    ) -> None:
+        self._stand_for(
+            asynchronous.MultiTenantSDK(
+                settings,
+                models=models,
+                access=access,
+                plans=plans,
+                flags=flags,
+                tenant_settings=tenant_settings,
+            )
+        )
 
     @classmethod
     def open(
@@ -83,6 +124,10 @@ class MultiTenantSDK(Root):
         schema: Literal["check", "create"] | None = None,
         database: Mapping[str, Any] | None = None,
         performance: Mapping[str, Any] | None = None,
+        access: AccessPolicy | None = None,
+        plans: Sequence[Plan] = (),
+        flags: Sequence[Flag] = (),
+        settings: type[TenantSettings] | None = None,
         toml: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         **sections: Any,
@@ -95,6 +140,10 @@ class MultiTenantSDK(Root):
             schema: The same as ``database={"schema_mode": …}``.
             database: Options of the section ``database``.
             performance: Options of the section ``performance``.
+            access: What each user of a tenant may do; without it, everything in their tenant.
+            plans: The plans that tenants may have; without any, a plan is any text.
+            flags: The feature flags.
+            settings: The model of the tenants' settings.
             toml: A file with one table for each section.
             env: The environment, by default that of the process.
             **sections: Sections by name; those of parts not built yet are refused.
@@ -109,6 +158,10 @@ class MultiTenantSDK(Root):
                 schema=schema,
                 database=database,
                 performance=performance,
+                access=access,
+                plans=plans,
+                flags=flags,
+                settings=settings,
                 toml=toml,
                 env=env,
                 **sections,
@@ -149,6 +202,11 @@ class MultiTenantSDK(Root):
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
     @property
+    def insights(self) -> Insights:
+        """What the queries cost, by shape, and what would make them cheaper."""
+        return Insights(self._session, lambda: self._target().insights, self._pin)._checked()
+
+    @property
     def job_signer(self) -> JobSigner:
         """Signs the tenant of a job; see ``tenantry.jobs``."""
         return self._ready().job_signer
@@ -180,6 +238,37 @@ class MultiTenantSDK(Root):
             self._pin,
         )._checked()
 
+    def explain_access(
+        self,
+        tenant: str,
+        action: Action,
+        collection: type[object] | str | None = None,
+        id: Any = None,
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+    ) -> AccessExplanation:
+        """Return whether a user may do something, and which rules of the access policy decide it.
+
+        What decides is what is asked here too, so that it never says other than what happens. It reads the row as it
+        is stored: show it to those who run the platform.
+
+        Args:
+            tenant: The tenant's id.
+            action: ``"read"``, ``"create"``, ``"update"``, ``"delete"`` or ``"raw"``.
+            collection: A model or a name; none for raw access.
+            id: A row, to be told of that one.
+            user: The user.
+            claims: What the identity provider says of the user.
+
+        Raises:
+            Unsupported: There is no access policy, so a user may do everything in their tenant.
+            InvalidQuery: There is no such action, or it is not asked like this.
+        """
+        return self._run(
+            lambda it: it.explain_access(tenant, action, collection, id, user=user, claims=claims)
+        )
+
     def system(
         self, *, reason: str, actor: str | None = None, tenant: str | None = None
     ) -> AbstractContextManager[SystemHandle]:
@@ -197,7 +286,9 @@ class MultiTenantSDK(Root):
             self, lambda it: it.system(reason=reason, actor=actor, tenant=tenant), SystemHandle, pinned=False
         )
 
-    def bind(self, connection: C, tenant: str) -> AbstractContextManager[C]:
+    def bind(
+        self, connection: C, tenant: str, *, user: str | None = None, claims: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[C]:
         """Hold a connection of another driver to one tenant while the block runs.
 
         For synchronous code: ``with sdk.bind(connection, "acme"): …``. A psycopg connection and one of Django's are in
@@ -207,13 +298,16 @@ class MultiTenantSDK(Root):
             connection: A ``psycopg.Connection``, a ``Session`` or ``Connection`` of SQLAlchemy, or one of Django's,
                 logged in as the raw role.
             tenant: The tenant's id.
+            user: On whose behalf.
+            claims: What the identity provider says of the user.
 
         Raises:
             Unsupported: The database or the driver cannot be held to a tenant.
+            AccessDenied: There is an access policy, and the user has no raw access.
             ContextMismatch: It is bound to another tenant, or in a transaction already.
             TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
         """
-        return self._bind(connection, tenant)
+        return self._bind(connection, tenant, user=user, claims=claims)
 
     def add_within_hook(self, hook: WithinHook) -> None:
         """Add a hook whose writes join the transaction of each write."""

@@ -1,5 +1,6 @@
 """The tenants: their directory, their status, and the lease by which a process may act on it."""
 
+from tenantry.tenants.bound import BoundSettings, TenantFlags
 from tenantry.tenants.directory import (
     AUDIT,
     CONTROL_COLLECTIONS,
@@ -18,6 +19,9 @@ from tenantry.tenants.directory import (
 from tenantry.tenants.lease import TenantLease
 from tenantry.tenants.manager import PurgeCertificate, TenantManager
 from tenantry.tenants.order import children_first
+from tenantry.tenants.plans import store_plans
+from tenantry.tenants.requests import RequestMeter
+from tenantry.tenants.standing import Standings
 
 __all__ = [
     "AUDIT",
@@ -26,8 +30,12 @@ __all__ = [
     "SECRETS",
     "TENANTS",
     "AuditRecord",
+    "BoundSettings",
     "PurgeCertificate",
+    "RequestMeter",
+    "Standings",
     "Tenant",
+    "TenantFlags",
     "TenantLease",
     "TenantManager",
     "TenantStatus",
@@ -37,4 +45,5 @@ __all__ = [
     "job_secret",
     "next_change",
     "prepare_directory",
+    "store_plans",
 ]

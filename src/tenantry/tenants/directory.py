@@ -16,6 +16,7 @@ from tenantry.context import SystemContext
 from tenantry.errors import (
     UniqueViolation,
 )
+from tenantry.plans.counters import COUNTERS
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Update
 from tenantry.schema import Collection, Indexed, KeyedModel, Model, Unique, collection_of
 from tenantry.types import Record
@@ -38,12 +39,15 @@ class Tenant(KeyedModel, defer_build=True):
 
     __collection__ = "tenantry_tenants"
     __control__ = True
+    __indexes__ = (("status", "id"),)
 
     id: str
     slug: Annotated[str, Unique]
     name: str
     plan: str | None = None
     settings: dict[str, Any] = pydantic.Field(default_factory=dict)
+    flags: dict[str, Any] = pydantic.Field(default_factory=dict)
+    quotas: dict[str, Any] = pydantic.Field(default_factory=dict)
     status: TenantStatus = TenantStatus.ACTIVE
     reason: str | None = None
     status_since: dt.datetime
@@ -93,7 +97,7 @@ TENANTS = collection_of(Tenant)
 EPOCH = collection_of(Epoch)
 AUDIT = collection_of(AuditRecord)
 SECRETS = collection_of(Secret)
-CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS)
+CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, *COUNTERS)
 
 
 async def prepare_directory(database: DatabaseAdapter) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from tenantry import types
@@ -21,7 +22,9 @@ from tenantry.errors import (
     UniqueViolation,
 )
 from tenantry.filters import parse_where
-from tenantry.ports import DatabaseAdapter, Executor, Insert, Purge, Update
+from tenantry.plans import Catalog
+from tenantry.plans.settings import changed_settings
+from tenantry.ports import DatabaseAdapter, Executor, Insert, Meter, Purge, Update
 from tenantry.query import And, Query, Sort, after, parse_fields, parse_limit
 from tenantry.schema import Collection
 from tenantry.tenants.directory import (
@@ -35,8 +38,12 @@ from tenantry.tenants.directory import (
 )
 from tenantry.tenants.lease import LONGEST_LEASE, TenantLease
 from tenantry.tenants.order import children_first
+from tenantry.tenants.plans import UNSET, PlanCalls, UnsetType
+from tenantry.tenants.requests import RequestMeter
+from tenantry.tenants.standing import Standings
 from tenantry.types import Page, Record
 
+_BATCH = 1_000
 _STEPS: dict[TenantStatus, frozenset[TenantStatus]] = {
     TenantStatus.ACTIVE: frozenset({TenantStatus.SUSPENDED, TenantStatus.DELETING}),
     TenantStatus.SUSPENDED: frozenset({TenantStatus.ACTIVE, TenantStatus.DELETING}),
@@ -64,8 +71,8 @@ class PurgeCertificate:
     finished_at: dt.datetime
 
 
-class TenantManager:
-    """Creates tenants and moves them through their life."""
+class TenantManager(PlanCalls):
+    """Creates tenants, moves them through their life, and says what they may use."""
 
     def __init__(
         self,
@@ -73,9 +80,11 @@ class TenantManager:
         lease: TenantLease,
         collections: Sequence[Collection],
         cursors: CursorSigner,
+        catalog: Catalog,
+        standings: Standings,
+        requests: RequestMeter,
     ) -> None:
-        self._database = database
-        self._lease = lease
+        super().__init__(database, lease, catalog, standings, requests)
         self._collections = children_first(collections)
         self._cursors = cursors
 
@@ -92,9 +101,12 @@ class TenantManager:
         Raises:
             InvalidTenantId: ``slug`` cannot be a tenant id.
             TenantExists: It is taken by a tenant with another name, plan or settings.
+            UnknownPlan: Plans are declared, and it is none of them.
+            InvalidRecord: A property or a setting is wrong; ``field`` names it.
         """
         tenant_id = types.tenant_id(slug)
-        given = {"name": name or slug, "plan": plan, "settings": dict(settings or {})}
+        self._catalog.check_plan(plan)
+        given = {"name": name or slug, "plan": plan, "settings": self._checked_settings(settings or {})}
         values = TENANTS.validate_changes(given)
         found = await self._find(tenant_id)
         if found is None:
@@ -109,6 +121,28 @@ class TenantManager:
                 fix="Choose another slug, or change the tenant with update(…).",
             )
         return found
+
+    async def create_many(
+        self, slugs: Iterable[str], *, plan: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Create many tenants, 1,000 in a transaction, and return how many were new; those that exist stay as they are.
+
+        It may be run again after a failure: what was created before is found.
+
+        Args:
+            slugs: Their ids, each of which is its name too.
+            plan: The plan of those that are new.
+            settings: The settings of those that are new.
+
+        Raises:
+            InvalidTenantId: One of them cannot be a tenant id; those before it may have been created.
+        """
+        values = TENANTS.validate_changes({"plan": plan, "settings": dict(settings or {})})
+        made, rest = 0, iter(slugs)
+        while batch := list(islice(rest, _BATCH)):
+            ids = dict.fromkeys(map(types.tenant_id, batch))
+            made += await self._insert_many([_new(id, {**values, "name": id}) for id in ids])
+        return made
 
     async def get(self, tenant_id: str) -> Tenant:
         """Return a tenant, whatever its status, or raise :class:`TenantNotFound`."""
@@ -136,16 +170,35 @@ class TenantManager:
         tenant_id: str,
         *,
         name: str | None = None,
-        plan: str | None = None,
+        plan: str | UnsetType | None = UNSET,
         settings: Mapping[str, Any] | None = None,
     ) -> Tenant:
-        """Change what is given; what is not given stays."""
+        """Change what is given; what is not given stays. ``plan=None`` takes the plan away.
+
+        A tenant that is above the limits of a new plan keeps what it has, and may not add to it.
+
+        Raises:
+            UnknownPlan: Plans are declared, and it is none of them.
+            InvalidRecord: A property or a setting is wrong; ``field`` names it.
+        """
         tenant_id = types.tenant_id(tenant_id)
-        given = {"name": name, "plan": plan, "settings": None if settings is None else dict(settings)}
-        changes = TENANTS.validate_changes({key: value for key, value in given.items() if value is not None})
+        given: dict[str, Any] = {} if name is None else {"name": name}
+        if settings is not None:
+            given["settings"] = self._checked_settings(settings)
+        if plan is not UNSET:
+            self._catalog.check_plan(plan)
+            given["plan"] = plan
+        changes = TENANTS.validate_changes(given)
         async with self._database.transaction(SYSTEM) as unit:
-            await self._locked(unit, tenant_id)
-            return await self._change(unit, tenant_id, changes)
+            before = await self._locked(unit, tenant_id)
+            changed = await self._change(unit, tenant_id, changes)
+            if changed.plan != before.plan:
+                details = {"from": before.plan, "to": changed.plan}
+                await unit.execute(SYSTEM, [audit("plan", "changed", tenant=tenant_id, details=details)])
+        self._lease.forget(tenant_id)
+        if changed.plan != before.plan and self._catalog.counts and isinstance(self._database, Meter):
+            await self._database.recount(tenant_id)
+        return changed
 
     async def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
         """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
@@ -200,12 +253,17 @@ class TenantManager:
             started_at,
             dt.datetime.now(dt.UTC),
         )
+        await self._forget_usage(tenant_id)
         await self._move(
             tenant_id, TenantStatus.PURGED, tenant.reason, {"deleted": dict(certificate.deleted)}
         )
         return certificate
 
     # -- inside
+
+    def _checked_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        model = self._catalog.settings
+        return dict(settings) if model is None else changed_settings(model, {}, settings)
 
     async def _check_others(self) -> None:
         others = await self._database.undeclared_tables()
@@ -227,22 +285,21 @@ class TenantManager:
         return tenant_of(rows[0]) if rows else None
 
     async def _insert(self, tenant_id: str, values: Mapping[str, Any]) -> Tenant:
-        now = dt.datetime.now(dt.UTC)
-        async with self._database.transaction(SYSTEM) as unit:
-            change = await next_change(unit)
-            tenant = TENANTS.validate(
-                {
-                    "id": tenant_id,
-                    "slug": tenant_id,
-                    "status_since": now,
-                    "version": 1,
-                    "change": change,
-                    **values,
-                }
-            )
-            await unit.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
+        tenant = _new(tenant_id, values)
+        # No change to count: nobody remembers anything of a tenant that is not there yet.
+        await self._database.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
         self._lease.forget(tenant_id)
-        return cast(Tenant, tenant)
+        return tenant
+
+    async def _insert_many(self, tenants: Sequence[Tenant]) -> int:
+        async with self._database.transaction(SYSTEM) as unit:
+            present = {row["id"] for row in await unit.fetch(SYSTEM, TENANTS, [item.id for item in tenants])}
+            missing = [TENANTS.to_record(tenant) for tenant in tenants if tenant.id not in present]
+            if missing:
+                await unit.execute(SYSTEM, [Insert(TENANTS, missing)])
+        for record in missing:
+            self._lease.forget(record["id"])
+        return len(missing)
 
     async def _locked(self, unit: Executor, tenant_id: str) -> Tenant:
         rows = await unit.fetch(SYSTEM, TENANTS, [types.tenant_id(tenant_id)])
@@ -286,3 +343,14 @@ class TenantManager:
             )
         self._lease.forget(tenant_id)
         return tenant_of(rows[0][0])
+
+
+def _new(tenant_id: str, values: Mapping[str, Any]) -> Tenant:
+    given = {
+        "id": tenant_id,
+        "slug": tenant_id,
+        "status_since": dt.datetime.now(dt.UTC),
+        "version": 1,
+        **values,
+    }
+    return cast(Tenant, TENANTS.validate(given))

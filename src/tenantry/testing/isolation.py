@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenantry.aggregates import Count
 from tenantry.data import DataManager
 from tenantry.errors import (
     DataError,
@@ -219,6 +220,13 @@ class _Check:
             self._expect(
                 _same(walked, mine), collection, f"{who} pages into rows of {other.name} by {order}{how}"
             )
+        groups = await data.aggregate(name, {"rows": Count()}, group_by="id")
+        apart = sorted((str(row["id"]), 1) for row in mine)
+        self._expect(
+            sorted((str(group["id"]), group["rows"]) for group in groups) == apart,
+            collection,
+            f"{who} aggregates rows of {other.name}{how}",
+        )
         distinct = await data.read(name, fields=["id", "version"], distinct=True, limit=10_000)
         self._expect(len(distinct) == 2, collection, f"{who} reads rows of {other.name} by distinct{how}")
 

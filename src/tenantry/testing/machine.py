@@ -34,7 +34,7 @@ from tenantry.testing.cleanup import forget
 from tenantry.testing.conformance.setting import fresh
 from tenantry.testing.models import MODELS
 from tenantry.testing.operations import FIELDS, SHARED, Op, creation, operation
-from tenantry.types import Page
+from tenantry.types import BulkOutcome, Page
 
 T = TypeVar("T")
 
@@ -206,6 +206,10 @@ async def outcome(call: Awaitable[Any]) -> tuple[str, Any]:
 
 
 def _details(error: TenantryError) -> Any:
+    return error.index, _detail(error)
+
+
+def _detail(error: TenantryError) -> Any:
     if isinstance(error, Conflict):
         return error.current_version
     if isinstance(error, UniqueViolation):
@@ -219,6 +223,9 @@ def comparable(value: Any) -> Any:
     """Return ``value`` with its types told and without what two databases cannot agree on."""
     if isinstance(value, pydantic.BaseModel):
         return type(value).__name__, comparable(dict(value))
+    if isinstance(value, BulkOutcome):
+        error = value.error
+        return value.index, comparable(value.row), error and (type(error).__name__, _details(error))
     if isinstance(value, Page):
         return [comparable(item) for item in value], comparable(value.included), value.has_more
     if isinstance(value, Mapping):

@@ -65,7 +65,7 @@ class Country(Shared, KeyedModel):
     __collection__ = "countries"
 
     id: str
-    name: str
+    name: Annotated[str, Searchable]
 
 
 class Author(Model):
@@ -126,6 +126,15 @@ class Note(KeyedModel):
     text: str = ""
 
 
+class Article(Model):
+    """Is searched by the words of two fields, of which one counts more."""
+
+    __collection__ = "articles"
+
+    title: Annotated[str, Searchable(weight=3)]
+    body: Annotated[str | None, Searchable] = None
+
+
 class Clause(Model):
     """Its table and columns are named like words of SQL, and like the parameters that a compiler may use."""
 
@@ -151,5 +160,6 @@ MODELS: tuple[type[KeyedModel], ...] = (
     Mention,
     Folder,
     Note,
+    Article,
     Clause,
 )

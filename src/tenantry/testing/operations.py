@@ -195,7 +195,21 @@ def _create(dice: Dice, collection: str) -> Op:
 
 
 def _bulk(dice: Dice, collection: str) -> Op:
-    return Op("bulk_create", (collection, [_record(dice, collection) for _ in range(dice.randint(0, 3))]))
+    """Many items, of which few meet each other in one batch and more in all."""
+    verb = dice.choice(["bulk_create", "bulk_create", "bulk_upsert", "bulk_update", "bulk_delete"])
+    number = range(dice.randint(0, 5))
+    items: list[Any] = [_record(dice, collection) for _ in number]
+    options: dict[str, Any] = {"batch_size": dice.choice([1, 2, 3, 100]), "atomic": dice.random() < 0.3}
+    if verb == "bulk_upsert":
+        options["on"] = dice.choice(_KEYS.get(collection, [["id"]]))
+    if verb == "bulk_update":
+        versions = [(), (), (1,), (2,)]
+        items = [(item.pop("id"), item, *dice.choice(versions)) for item in items]
+    if verb == "bulk_delete":
+        items = [item["id"] for item in items]
+    elif verb != "bulk_update" and dice.random() < 0.3:
+        return Op(verb, ([MODELS[collection](**item) for item in items],), options)
+    return Op(verb, (dice.choice([collection, MODELS[collection]]), items), options)
 
 
 def _update(dice: Dice, collection: str) -> Op:
@@ -244,10 +258,27 @@ def _count(dice: Dice, collection: str) -> Op:
     return Op(dice.choice(["count", "exists"]), (collection, _filter(dice, collection)))
 
 
+_SUMMED = {"books": ["copies", "price"], "reviews": ["stars"], "samples": ["number", "exact"]}
+
+
+def _aggregate(dice: Dice, collection: str) -> Op:
+    names = [name for name in sorted(FIELDS[collection]) if name not in _UNORDERED]
+    measures: dict[str, Any] = {"n": {"count": "*"}}
+    for name in dice.sample(names, dice.randint(0, min(2, len(names)))):
+        words = ["count", "count_distinct", *(["sum", "avg"] if name in _SUMMED.get(collection, ()) else [])]
+        measures[f"of_{name}"] = {dice.choice(words): name}
+    groups = dice.sample(names, dice.randint(0, min(2, len(names))))
+    options: dict[str, Any] = {"group_by": groups, "order_by": _order(dice, [*measures, *groups], 2)}
+    if groups and dice.random() < 0.5:
+        chosen = dice.choice(sorted(measures))
+        options["having"] = {chosen: {dice.choice(["gt", "lte", "ne"]): dice.choice([0, 1, 2])}}
+    return Op("aggregate", (collection, measures, _filter(dice, collection, 1)), options)
+
+
 # each as often as it stands here
 _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_create] * 4,
-    *[_bulk] * 2,
+    *[_bulk] * 4,
     *[_update] * 3,
     *[_upsert] * 2,
     *[_delete] * 2,
@@ -255,4 +286,5 @@ _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_read] * 3,
     _distinct,
     *[_count] * 2,
+    *[_aggregate] * 2,
 ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 
 from tenantry import Model, MultiTenantSDK
 from tenantry.context import TenantContext
-from tenantry.databases.postgres.adapter import PostgresAdapter
+from tenantry.databases.postgres.adapter import PostgresAdapter, _rows_of
 from tenantry.databases.postgres.replicas import Replica
 from tenantry.errors import ConfigurationError, TenantDeleted, TenantSuspended, Unsupported
 from tenantry.types import tenant_id
@@ -333,7 +334,7 @@ async def test_nothing_of_a_purged_tenant_can_be_read_on_the_replica(pair: Pair)
 
         async def refused() -> bool:
             try:
-                await adapter._fetch(step, pool, "gone")
+                await adapter._read_from(partial(_rows_of, step), pool, "gone")
             except TenantDeleted:
                 return True
             return False

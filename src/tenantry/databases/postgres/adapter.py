@@ -16,21 +16,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import sqlalchemy as sa
 
 from tenantry import _values
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext, TenantContext
-from tenantry.databases._sql import Compiler, Step
+from tenantry.databases._sql import Step
 from tenantry.databases._tables import Existing, ExistingColumn
-from tenantry.databases.postgres import policies, seal
+from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
+from tenantry.databases.postgres.bulk import Each
+from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
 from tenantry.databases.postgres.replicas import Replicas
+from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import (
     Closed,
     ConfigurationError,
@@ -46,10 +51,23 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Isolation, Purge, Write
+from tenantry.plans.quotas import Count
+from tenantry.ports import (
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Purge,
+    Write,
+)
 from tenantry.query import Query
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 if TYPE_CHECKING:
@@ -96,6 +114,7 @@ class PostgresAdapter:
         keys = _required(config, "seal_key")
         control_url = _required(config, "control_url")
         self._timeout = config.timeout
+        self._creates = config.schema_mode == "create"
         self._owner_url = config.owner_url.get_secret_value() if config.owner_url else None
         timeouts: dict[str, Any] = {
             "acquire_timeout": config.acquire_timeout,
@@ -131,7 +150,7 @@ class PostgresAdapter:
         if self._replicas is not None:
             await self._replicas.open()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
-        self._compiler = Compiler(PostgresDialect(collation), collections)
+        self._compiler = BulkCompiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
@@ -168,14 +187,8 @@ class PostgresAdapter:
             async with owner.transaction(None) as connection:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
                 existing = await _existing(connection)
-                roles = await self._roles()
-                for expected, (table, statements) in zip(
-                    expected_tables(self._compiler.tables), self._compiler.tables.ddl(), strict=True
-                ):
-                    if (table.schema, table.name) in existing:
-                        continue
-                    for text in [*statements, *expected.defaults(), *expected.statements(roles)]:
-                        await connection.execute(text)
+                for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
+                    await connection.execute(statement)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
         finally:
@@ -225,6 +238,53 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            if await counting.uncounted(self._control, tables):
+                return await counting.true_counts(self._control, tenant_id, tables)
+            return await counting.counted(self._control, tenant_id)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            return await counting.recount(self._control, tenant_id, tables)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def prepare_counting(self) -> list[str]:
+        """Return the tables whose triggers do not count, after ``schema="create"`` has made them."""
+        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        try:
+            uncounted = await counting.uncounted(self._control, tables)
+            if uncounted and self._creates and self._owner_url is not None:
+                await self._begin_counting(self._owner_url, uncounted)
+                uncounted = await counting.uncounted(self._control, tables)
+            return uncounted
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _begin_counting(self, owner_url: str, tables: Sequence[str]) -> None:
+        owner = TenantPool(owner_url, max_size=1)
+        await owner.open()
+        try:
+            async with owner.statement(None) as connection:
+                await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
+                for table in await counting.uncounted(self._control, tables):
+                    await counting.begin_counting(connection, table)
+                await connection.execute("SELECT pg_advisory_unlock($1)", SCHEMA_LOCK)
+        finally:
+            await owner.close()
+
+    def _is_counted(self, table: sa.Table) -> bool:
+        return table.schema is None and self._compiler.tables.collection_of(table).scope == "tenant"
+
     # -- the executor
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
@@ -240,27 +300,45 @@ class PostgresAdapter:
         rows = await self._query(context, self._compiler.count(context, query))
         return int(rows[0]["count"])
 
-    async def _query(self, context: Context, step: Step) -> list[Record]:
-        return await self._retry.run(partial(self._ask, context, step), _nothing_written)
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        return await self._read(context, lambda connection: self._searched(connection, context, search))
 
-    async def _ask(self, context: Context, step: Step) -> list[Record]:
+    async def _searched(self, connection: Any, context: Context, search: Search) -> list[Record]:
+        words: list[str] = []
+        for low, high in search.ranges():
+            step = self._compiler.vocabulary(context, search.collection, low, high)
+            words += [row[0] for row in await connection.fetch(step.statement.text, *step.args)]
+        step = self._compiler.search(context, search.widened(words))
+        return step.statement.records(await connection.fetch(step.statement.text, *step.args))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._query(context, self._compiler.aggregate(context, aggregation))
+
+    async def _query(self, context: Context, step: Step) -> list[Record]:
+        return await self._read(context, partial(_rows_of, step))
+
+    async def _read(self, context: Context, ask: Ask) -> list[Record]:
+        """Ask whoever may answer, and again if the connection was lost."""
+        return await self._retry.run(partial(self._read_once, context, ask), _nothing_written)
+
+    async def _read_once(self, context: Context, ask: Ask) -> list[Record]:
         pool, tenant = self._scope(context)
         if self._replicas is None or not isinstance(context, TenantContext):
-            return await self._fetch(step, pool, tenant)
-        fetch = partial(self._fetch, step)
-        return await self._replicas.read(context.tenant_id, pool, fetch, demanded=context.primary)
+            return await self._read_from(ask, pool, tenant)
+        read = partial(self._read_from, ask)
+        return await self._replicas.read(context.tenant_id, pool, read, demanded=context.primary)
 
-    async def _fetch(self, step: Step, pool: TenantPool, tenant: str | None) -> list[Record]:
-        statement = step.statement
+    async def _read_from(self, ask: Ask, pool: TenantPool, tenant: str | None) -> list[Record]:
         try:
             async with pool.statement(tenant) as connection:
-                rows = await connection.fetch(statement.text, *step.args)
+                return await ask(connection)
         except DatabaseUnavailable as error:
             error.nothing_written = True
             raise
         except _DRIVER_ERRORS as error:
             raise self._translated(error, nothing_written=True) from error
-        return statement.records(rows)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none; again only if it is certain that it was none."""
@@ -297,9 +375,25 @@ class PostgresAdapter:
             raise self._translated(error, nothing_written=unwritten) from error
         return results
 
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
+        pool, tenant = self._scope(context)
+        try:
+            async with pool.transaction(tenant) as connection:
+                return await self._each(connection, context, units)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def _each(
+        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
+
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
-            tables = [self._compiler.tables[collection.name] for collection in collections]
+            known, indexes = self._compiler.tables, self._compiler.tables.indexes
+            tables = [known[collection.name] for collection in collections]
+            tables += [indexes[collection.name] for collection in collections if collection.name in indexes]
             names = [policies.table_name(table.schema, table.name) for table in tables]
             await check_sight(self._control, names)
 
@@ -385,6 +479,54 @@ class PostgresAdapter:
         }
         return found if self._replicas is None else found | {"replicas": self._replicas.measure()}
 
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Run a query once more under EXPLAIN ANALYZE, as the app role and bound to the tenant, unable to write."""
+        compile_ = self._compiler.count if count else self._compiler.select
+        step = compile_(context, query)
+        try:
+            async with self._app.transaction(context.tenant_id, readonly=True) as connection:
+                return await indexes.explain(connection, step.statement.text, step.args, seconds)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes of the default schema, with how often each was used."""
+        try:
+            async with self._control.statement(None) as connection:
+                return await indexes.catalog(connection)
+        except _DRIVER_ERRORS as error:
+            raise self._translated(error) from error
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index as the owner, CONCURRENTLY."""
+        return await indexes.create(self._owner(), index, progress)
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index as the owner, CONCURRENTLY."""
+        await indexes.drop(self._owner(), index)
+
+    def _owner(self) -> str:
+        if self._owner_url is None:
+            raise ConfigurationError(
+                "Making an index needs the owner's URL.",
+                field="database.owner_url",
+                fix="Set TENANTRY_DATABASE_OWNER_URL as `tenantry init` printed it.",
+            )
+        return self._owner_url
+
     # -- inside
 
     def _raw_pool(self) -> TenantPool:
@@ -449,6 +591,8 @@ class PostgresAdapter:
             return InvalidRecord(
                 "holds a text that is too long to be indexed.", field=", ".join(fields) or "record"
             )
+        if getattr(error, "sqlstate", None) == counting.SQLSTATE_QUOTA:
+            return counting.quota_exceeded(getattr(error, "detail", None))
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return IsolationError(f"PostgreSQL refused: {error}.")
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
@@ -459,6 +603,13 @@ class PostgresAdapter:
 
 
 _DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+Ask = Callable[[Any], Awaitable[list[Record]]]
+
+
+async def _rows_of(step: Step, connection: Any) -> list[Record]:
+    return step.statement.records(await connection.fetch(step.statement.text, *step.args))
 
 
 def _nothing_written(error: TenantryError) -> bool:
@@ -488,6 +639,17 @@ class _Transaction:
         rows = await self._query(context, self._adapter._compiler.count(context, query))
         return int(rows[0]["count"])
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._searched(self._connection, context, search)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        return await self._query(context, self._adapter._compiler.aggregate(context, aggregation))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         if isinstance(context, SystemContext):
@@ -497,6 +659,14 @@ class _Transaction:
                 return await self._adapter._perform(self._connection, context, writes)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error, nothing_written=True) from error
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        try:
+            async with self._turn:
+                return await self._adapter._each(self._connection, context, units)
+        except _DRIVER_ERRORS as error:
+            raise self._adapter._translated(error) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)

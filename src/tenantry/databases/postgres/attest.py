@@ -84,7 +84,7 @@ async def _plant(
     planted: dict[str, Record] = {}
     for table in compiler.tables.metadata.sorted_tables:
         collection = compiler.tables.collection_of(table)
-        if collection.scope != "tenant":
+        if collection.scope != "tenant" or compiler.tables.holds_words(table):
             continue
         record = await _canary(connection, compiler, context, collection, planted)
         if record is None:

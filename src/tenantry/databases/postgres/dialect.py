@@ -42,6 +42,7 @@ class PostgresDialect(SQLDialect):
 
     schema = "tenantry"
     rows_are_mappings = True
+    indexes_words = False  # a trigger does, so that rows written by a user's own SQL are found as well
     json_types: Mapping[type, tuple[str, ...]] = MappingProxyType(
         {str: ("string",), float: ("number",), bool: ("boolean",)}
     )
@@ -112,6 +113,10 @@ class PostgresDialect(SQLDialect):
         """The text ``column`` matches the pattern ``value``."""
         return sa.collate(column, self._unicode_collation).ilike(value)
 
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column`` hold ``value``."""
+        return sa.func.strpos(sa.func.tenantry.line(column), value) > sa.literal_column("0")
+
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
         """The list ``column`` has the element."""
         return column.op("@>", is_comparison=True)(sa.bindparam(name, type_=postgresql.JSONB()))
@@ -144,6 +149,39 @@ class PostgresDialect(SQLDialect):
             return sa.cast(text, sa.Boolean() if kind is bool else sa.Numeric())
 
         return sa.func.jsonb_typeof(node), value_as
+
+    def exact_sum(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the sum, which is numeric."""
+        return sa.func.sum(column, type_=sa.Numeric())
+
+    def exact_mean(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the mean in whole numbers: the server's own division rounds to as many digits as it likes."""
+        total, count = sa.func.sum(column, type_=sa.Numeric()), sa.func.count(column)
+        double = _number(
+            f"2e{result.places}"
+        )  # half up is to round down what is twice as large, and one more
+        size = sa.func.div(sa.func.abs(total) * double + count, count * _number("2"))
+        return sa.func.sign(total) * size * _number(f"1e-{result.places}")
+
+    def begin(self, column: ColumnElement[Any], field: Field, unit: str, zone: str) -> ColumnElement[Any]:
+        """Return the first moment; the first year of all has nothing before it, whatever the zone."""
+        if field.kind is Kind.DATE:
+            day = sa.cast(column, sa.TIMESTAMP())
+            return sa.cast(sa.func.date_trunc(_word(unit), day), sa.Date())
+        first = sa.literal_column("TIMESTAMPTZ '0001-01-01 00:00:00+00'", sa.TIMESTAMP(timezone=True))
+        return sa.func.greatest(sa.func.date_trunc(_word(unit), column, _word(zone)), first)
+
+
+def _number(text: str) -> ColumnElement[Decimal]:
+    return sa.literal_column(f"{text}::numeric", sa.Numeric())
+
+
+def _word(value: str) -> ColumnElement[str]:
+    """Return a word that was checked against an alphabet without quotes.
+
+    As parameters, those of one expression in two places of a statement would make it two expressions.
+    """
+    return sa.literal_column(f"'{value}'", sa.Text())
 
 
 def _in_utc(value: dt.datetime) -> dt.datetime:

@@ -19,12 +19,17 @@ from tenantry.databases.postgres.policies import (
     table_name,
     tenant_table_policies,
 )
+from tenantry.databases.postgres.search import search_trigger
 from tenantry.errors import UnsafeRole
+from tenantry.plans import PLANS, USAGE
 from tenantry.schema import Collection
+from tenantry.searching import searchable_fields
 
 INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATABASE"
 SCHEMA_LOCK: Final = 0x7465_6E61_6E74
 """The advisory lock under which one process at a time changes tables: in ASCII, tenant."""
+
+_COUNTED_WITH: Final = frozenset({"tenantry_tenants", PLANS.name, USAGE.name})
 
 Severity = Literal["error", "warning"]
 Kind = Literal["tenant", "shared", "open", "control"]
@@ -64,6 +69,8 @@ class ExpectedTable(NamedTuple):
         app: What the app role may do with the sealed tenant's rows, for control tables.
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
         versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
+        searchable: Whether the words of some of its fields are kept.
+        owner: Whether the owner's functions, which count, reach its rows, for control tables.
     """
 
     schema: str
@@ -73,6 +80,8 @@ class ExpectedTable(NamedTuple):
     app: tuple[Privilege, ...] = ()
     adopted: bool = False
     versioned: bool = True
+    searchable: bool = False
+    owner: bool = False
 
     @property
     def name(self) -> str:
@@ -81,15 +90,19 @@ class ExpectedTable(NamedTuple):
 
     def statements(self, roles: Roles) -> list[str]:
         """Return what gives the table its policies and rights, anew or for the first time."""
-        if self.kind == "tenant":
-            return tenant_table_policies(
-                self.schema, self.table, roles, raw=self.raw, versioned=self.versioned
-            )
-        if self.kind == "shared":
-            return shared_table_policies(self.schema, self.table, roles)
+        if self.kind in ("tenant", "shared"):
+            return [*self._policies(roles), *self._searching()]
         if self.kind == "open":
             return open_table_policies(self.schema, self.table, roles)
-        return control_table_policies(self.schema, self.table, roles, app=self.app)
+        return control_table_policies(self.schema, self.table, roles, app=self.app, owner=self.owner)
+
+    def _searching(self) -> list[str]:
+        return search_trigger(self.schema, self.table, searchable=self.searchable)
+
+    def _policies(self, roles: Roles) -> list[str]:
+        if self.kind == "shared":
+            return shared_table_policies(self.schema, self.table, roles)
+        return tenant_table_policies(self.schema, self.table, roles, raw=self.raw, versioned=self.versioned)
 
     def defaults(self) -> list[str]:
         """Return what spares a user's own INSERT to name the tenant; the policy would refuse any other one anyway."""
@@ -107,12 +120,24 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     """Return how the table of a collection is meant to be."""
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
-    return ExpectedTable(table.schema or "public", table.name, collection.scope)
+    searchable = bool(searchable_fields(collection))
+    owner = collection.name in _COUNTED_WITH
+    return ExpectedTable(
+        table.schema or "public", table.name, collection.scope, searchable=searchable, owner=owner
+    )
+
+
+def expected_words(table: sa.Table, collection: Collection) -> ExpectedTable:
+    """Return how the table with the words of a collection is meant to be."""
+    return ExpectedTable(table.schema or "public", table.name, collection.scope, versioned=False)
 
 
 def expected_tables(tables: Tables) -> list[ExpectedTable]:
     """Return how all tables are meant to be, those referred to first."""
-    return [expected_table(table, tables.collection_of(table)) for table in tables.metadata.sorted_tables]
+    return [
+        (expected_words if tables.holds_words(table) else expected_table)(table, tables.collection_of(table))
+        for table in tables.metadata.sorted_tables
+    ]
 
 
 def refuse(findings: Iterable[Finding]) -> None:

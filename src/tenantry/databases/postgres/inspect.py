@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from tenantry.databases.postgres.counting import counting_functions
 from tenantry.databases.postgres.findings import INIT_COMMAND, ExpectedTable, Finding, refuse
 from tenantry.databases.postgres.inspect_tables import inspect_tables
 from tenantry.databases.postgres.policies import Roles, quote
 from tenantry.databases.postgres.rights import unmet_rights
 from tenantry.databases.postgres.seal import seal_functions
+from tenantry.databases.postgres.search import search_functions
 
 __all__ = [
     "ExpectedTable",
@@ -149,7 +151,7 @@ async def _settings(connection: Any, known: list[str]) -> list[Finding]:
 
 
 async def inspect_server(connection: Any, roles: Roles, *, schema: str = "public") -> list[Finding]:
-    """Check the engine's version, the seal's functions, and what app and raw may do beyond their tables."""
+    """Check the engine's version, our functions, and what app and raw may do beyond their tables."""
     number = int(await connection.fetchval("SELECT current_setting('server_version_num')"))
     known = {row["rolname"] for row in await connection.fetch(_ROLES, list(roles))}
     if not {roles.app, roles.raw, roles.control} <= known:
@@ -214,7 +216,7 @@ async def _seal(connection: Any, roles: Roles, version: int) -> list[Finding]:
 
 def _expected_bodies(version: int) -> dict[str, str]:
     bodies = {}
-    for statement in seal_functions("0", version):
+    for statement in [*seal_functions("0", version), *search_functions(version), *counting_functions()]:
         match = re.match(r"CREATE OR REPLACE FUNCTION tenantry\.(\w+)", statement)
         if match:
             bodies[match[1]] = _body(statement.split("$function$")[1])

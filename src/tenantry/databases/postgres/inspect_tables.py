@@ -13,12 +13,14 @@ from tenantry.databases.postgres.policies import (
     APP_POLICY,
     CONTROL_POLICY,
     KEEP_TRIGGER,
+    OWNER_POLICY,
     RAW_POLICY,
     RAW_TRIGGER,
     TENANT_COLUMN,
     Roles,
     quote,
 )
+from tenantry.databases.postgres.search import SEARCH_TRIGGER
 
 # How the server spells our predicate.
 _PREDICATE: Final = re.compile(
@@ -128,6 +130,12 @@ class _Catalog:
                     "warning", "policy-missing", table, f"It has no policy for {self._roles.control}."
                 )
             )
+        if table.owner and found.pop(OWNER_POLICY, None) is None:
+            findings.append(
+                self._finding(
+                    "warning", "policy-missing", table, f"It has no policy for {self._roles.owner}."
+                )
+            )
         extra = [policy for policy in found.values() if policy["permissive"] and policy["applies"]]
         return findings + [
             Finding(
@@ -203,6 +211,12 @@ class _Catalog:
             if table.kind == "tenant"
             for name in ([KEEP_TRIGGER, RAW_TRIGGER] if table.raw and table.versioned else [KEEP_TRIGGER])
             if (oid, name) not in found
+        ] + [
+            self._finding(
+                "warning", "trigger-missing", table, "Rows written from now on are not found by a search."
+            )
+            for oid, table in self._tables.items()
+            if table.searchable and (oid, SEARCH_TRIGGER) not in found
         ]
 
     def rights(self, rows: Iterable[Any]) -> list[Finding]:

@@ -15,6 +15,7 @@ TENANT_PREDICATE: Final = f"{TENANT_COLUMN} = (SELECT tenantry.current_tenant())
 APP_POLICY: Final = "tenantry_app"
 RAW_POLICY: Final = "tenantry_raw"
 CONTROL_POLICY: Final = "tenantry_control"
+OWNER_POLICY: Final = "tenantry_owner"
 KEEP_TRIGGER: Final = "tenantry_keep_tenant"
 RAW_TRIGGER: Final = "tenantry_raw_write"
 
@@ -121,7 +122,7 @@ def open_table_policies(schema: str | None, table: str, roles: Roles) -> list[st
 
 
 def control_table_policies(
-    schema: str | None, table: str, roles: Roles, *, app: Sequence[Privilege] = ()
+    schema: str | None, table: str, roles: Roles, *, app: Sequence[Privilege] = (), owner: bool = False
 ) -> list[str]:
     """Return the statements for a table of the SDK's own, such as the directory or the audit log.
 
@@ -131,6 +132,7 @@ def control_table_policies(
         roles: The names of the roles.
         app: What the app role may do with the sealed tenant's rows, such as reading and inserting idempotency keys;
             the table then has a column ``tenant_id``. Raw may do nothing in any case.
+        owner: Whether the functions of the owner, which count, reach its rows.
     """
     name = table_name(schema, table)
     return [
@@ -138,6 +140,7 @@ def control_table_policies(
         *_policy(name, APP_POLICY, roles.app if app else None, TENANT_PREDICATE),
         *_policy(name, RAW_POLICY, None, TENANT_PREDICATE),
         *_policy(name, CONTROL_POLICY, roles.control, "true"),
+        *(_policy(name, OWNER_POLICY, roles.owner, "true") if owner else []),
         *_grants(name, roles, app=app, raw=(), control=ALL_PRIVILEGES),
     ]
 

@@ -48,9 +48,11 @@ from urllib.parse import quote as percent
 
 import asyncpg
 
+from tenantry.databases.postgres.counting import counting_functions
 from tenantry.databases.postgres.policies import Roles, quote, quote_literal, trigger_functions
 from tenantry.databases.postgres.rights import Unmet, grant_rights, unmet_rights
 from tenantry.databases.postgres.seal import SealKey, seal_functions, seal_tables
+from tenantry.databases.postgres.search import search_functions, search_rights
 from tenantry.errors import ConfigurationError, DatabaseUnavailable
 
 _LOCK = 0x74656E616E747279  # "tenantry"
@@ -298,6 +300,9 @@ async def _seal(connection: Any, roles: Roles, system: str) -> SealKey:
         *seal_tables(),
         *seal_functions(system, connection.get_server_version().major),
         *trigger_functions(),
+        *search_functions(connection.get_server_version().major),
+        search_rights(roles),
+        *counting_functions(),
     ):
         await connection.execute(statement)
     app, raw = quote(roles.app), quote(roles.raw)

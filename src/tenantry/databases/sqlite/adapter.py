@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
+from tenantry.aggregation import Aggregation
 from tenantry.config import DatabaseConfig
-from tenantry.context import Context, TenantContext
+from tenantry.context import Context, SystemContext, TenantContext
+from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
 from tenantry.databases._tables import Existing, ExistingColumn
+from tenantry.databases.sqlite import counting, indexes
 from tenantry.databases.sqlite.connection import (
     CREATE_FENCES,
     FENCES_TABLE,
@@ -41,10 +45,24 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.ports import Capability, Executor, Isolation, Write
+from tenantry.plans.quotas import Count
+from tenantry.ports import (
+    REFUSALS,
+    Capability,
+    Catalog,
+    Executor,
+    Index,
+    Insert,
+    Isolation,
+    Outcome,
+    Plan,
+    Progress,
+    Write,
+)
 from tenantry.query import Query
 from tenantry.resilience.fairness import FairGate
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 T = TypeVar("T")
@@ -87,6 +105,7 @@ class SQLiteAdapter:
         self._turn = FairGate(1)
         self._reading = FairGate(config.readers)
         self._closed = False
+        self._counting = False  # whether the file has the triggers
 
     # -- life
 
@@ -138,18 +157,26 @@ class SQLiteAdapter:
 
     async def create_schema(self) -> None:
         """Create the tables that do not exist yet."""
-        tables = [text for _, statements in self._compiler.tables.ddl() for text in statements]
-        script = [CREATE_FENCES, *tables]
+        tables = self._compiler.tables
+        script = [CREATE_FENCES, *(text for _, statements in tables.ddl() for text in statements)]
+
+        def make(connection: Connection, old: Existing) -> None:
+            connection.script(script)
+            for name, index in tables.indexes.items():
+                if (None, index.name) not in old and (None, tables[name].name) in old:
+                    connection.index(WordsOfRows(tables[name], index), self._compiler.dialect.engine)
 
         def create(connection: Connection) -> None:
+            old = _existing(connection)
             with connection.trusted():
-                in_transaction(connection, lambda: connection.script(script))
+                in_transaction(connection, lambda: make(connection, old))
 
         await self._write(create)
 
     async def check_schema(self) -> list[str]:
         """Return how the tables differ from the collections."""
         existing = await self._write(_existing)
+        self._counting = await self._write(lambda c: counting.counts_already(c, self._counted_tables()))
         missing = [] if (None, FENCES_TABLE) in existing else [f"table {FENCES_TABLE} is missing"]
         return [*missing, *self._compiler.tables.differences(existing)]
 
@@ -170,7 +197,7 @@ class SQLiteAdapter:
         """Prove that the authorizer refuses every tenant table outside compiled statements."""
 
         def attempt(connection: Connection) -> None:
-            for table in self._compiler.tables.values():
+            for table in self._compiler.tables.metadata.sorted_tables:
                 for foreign in (sa.select(sa.text("1")).select_from(table), sa.delete(table)):
                     try:
                         connection.control(str(foreign))
@@ -182,6 +209,43 @@ class SQLiteAdapter:
 
         await self._write(lambda c: rolled_back(c, lambda: attempt(c)))
         await self._read(attempt)
+
+    # -- counting
+
+    async def counted(self, tenant_id: str) -> list[Count]:
+        """Return what the triggers have counted; without them, what there is."""
+        if self._counting:
+            return await self._read(lambda c: counting.counted(c, tenant_id))
+        return await self._read(lambda c: counting.true_counts(c, self._counted_tables(), tenant_id))
+
+    async def recount(self, tenant_id: str) -> list[Count]:
+        """Count the rows themselves, and mend the counters."""
+        if not self._counting:
+            return []
+
+        def work(connection: Connection) -> list[Count]:
+            return counting.recount(connection, self._counted_tables(), tenant_id)
+
+        async with self._my_turn(None):
+            return await self._write(lambda c: in_transaction(c, lambda: work(c)))
+
+    async def prepare_counting(self) -> list[str]:
+        """Make the triggers that are missing."""
+        if not self._counting:
+            async with self._my_turn(None):
+                await self._write(
+                    lambda c: in_transaction(c, lambda: counting.begin_counting(c, self._counted_tables()))
+                )
+            self._counting = True
+        return []
+
+    def _counted_tables(self) -> list[sa.Table]:
+        tables = self._compiler.tables
+        return [
+            table
+            for name, table in tables.items()
+            if tables.collection_of(table).scope == "tenant" and not name.startswith("tenantry_")
+        ]
 
     # -- the executor
 
@@ -199,12 +263,30 @@ class SQLiteAdapter:
         step = self._compiler.count(context, query)
         return await self._read(lambda c: int(self._run(c, step)[0][0]), context.tenant_id)
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return the rows that a search finds, the best first."""
+        return await self._read(self._searching(context, search))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation``."""
+        return await self._read(self._query(self._compiler.aggregate(context, aggregation)))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none."""
 
         def work(connection: Connection) -> list[list[Record]]:
             connection.check_fence(context)
             return self._perform(connection, context, writes)
+
+        async with self._my_turn(context.tenant_id):
+            return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units one after the other; those that are refused leave nothing."""
+
+        def work(connection: Connection) -> list[Outcome]:
+            connection.check_fence(context)
+            return self._each(connection, context, units)
 
         async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
@@ -258,10 +340,66 @@ class SQLiteAdapter:
         waiting = {"writer": self._turn.queue, "readers": self._reading.queue}
         return {name: {"waiting": len(line), **line.waits.snapshot()} for name, line in waiting.items()}
 
+    # -- how queries run
+
+    answered = indexes.ANSWERED
+
+    async def explain(self, context: TenantContext, query: Query, *, count: bool, seconds: float) -> Plan:
+        """Return how a query would run, and count the rows that it looks at, where that is all of the tenant."""
+        step = (self._compiler.count if count else self._compiler.select)(context, query)
+        own = self._compiler.count(context, Query(query.collection, ()))
+        met = self._compiler.count(context, query)
+        reach = self._reaches[step.statement.table, False]
+
+        def work(connection: Connection) -> Plan:
+            details = [str(row[3]) for row in connection.explain(step, reach, seconds)]
+            plan = indexes.plan_of(details)
+            if not plan.reads_all:
+                return plan.plan
+            scanned = int(connection.run(own, reach, seconds)[0][0])
+            kept = int(connection.run(met, reach, seconds)[0][0])
+            return replace(plan.plan, scanned=scanned, kept=kept)
+
+        return await self._read(work)
+
+    async def indexes(self) -> Catalog:
+        """Return the indexes there are. SQLite does not count their uses."""
+        return await self._write(indexes.catalog)
+
+    def advised(self, collection: Collection, fields: Sequence[str]) -> tuple[Index, str]:
+        """Return an index that was advised, and its DDL."""
+        index = self._compiler.tables.advised(collection, fields)
+        return index, indexes.create_statement(index)
+
+    def drop_statement(self, index: Index) -> str:
+        """Return the DDL that drops an index."""
+        return indexes.drop_statement(index)
+
+    async def create_index(self, index: Index, progress: Progress) -> bool:
+        """Make an index. Other writers of the file wait until it is made."""
+        progress(f"making {index.name}", None)
+        async with self._my_turn(None):
+            return await self._write(lambda connection: indexes.create(connection, index))
+
+    async def drop_index(self, index: Index) -> None:
+        """Drop an index."""
+        async with self._my_turn(None):
+            await self._write(lambda connection: indexes.drop(connection, index))
+
     # -- threads
 
     def _query(self, step: Step) -> Callable[[Connection], list[Record]]:
         return lambda connection: step.statement.records(self._run(connection, step))
+
+    def _searching(self, context: Context, search: Search) -> Callable[[Connection], list[Record]]:
+        def work(connection: Connection) -> list[Record]:
+            words: list[str] = []
+            for low, high in search.ranges():
+                step = self._compiler.vocabulary(context, search.collection, low, high)
+                words += [row[0] for row in self._run(connection, step)]
+            return self._query(self._compiler.search(context, search.widened(words)))(connection)
+
+        return work
 
     def _run(self, connection: Connection, step: Step) -> list[Any]:
         reach = self._reaches[step.statement.table, step.statement.writes]
@@ -270,7 +408,33 @@ class SQLiteAdapter:
     def _perform(
         self, connection: Connection, context: Context, writes: Sequence[Write]
     ) -> list[list[Record]]:
-        return [self._drive(connection, context, write) for write in writes]
+        if not self._counting or isinstance(context, SystemContext):
+            return [self._drive(connection, context, write) for write in writes]
+        tenant = context.tenant_id
+        return [
+            counting.limited(connection, tenant, partial(self._drive, connection, context, write))
+            for write in writes
+        ]
+
+    def _each(
+        self, connection: Connection, context: Context, units: Sequence[Sequence[Write]]
+    ) -> list[Outcome]:
+        records = [unit[0].records[0] for unit in units if len(unit) == 1 and isinstance(unit[0], Insert)]
+        if len(records) == len(units) > 1:
+            together = [Insert(units[0][0].collection, records)]
+            if isinstance(self._one(connection, context, together), list):
+                return [[record] for record in records]
+        return [self._one(connection, context, unit) for unit in units]
+
+    def _one(self, connection: Connection, context: Context, unit: Sequence[Write]) -> Outcome:
+        connection.control("SAVEPOINT unit")
+        try:
+            outcome: Outcome = self._perform(connection, context, unit)[0]
+        except REFUSALS as error:
+            connection.control("ROLLBACK TO unit")
+            outcome = error
+        connection.control("RELEASE unit")
+        return outcome
 
     def _drive(self, connection: Connection, context: Context, write: Write) -> list[Record]:
         plan = self._compiler.perform(context, write)
@@ -356,9 +520,22 @@ class _Transaction:
         step = self._adapter._compiler.count(context, query)
         return await self._adapter._write(lambda c: int(self._adapter._run(c, step)[0][0]))
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        self._check(context)
+        return await self._adapter._write(self._adapter._searching(context, search))
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        self._check(context)
+        step = self._adapter._compiler.aggregate(context, aggregation)
+        return await self._adapter._write(self._adapter._query(step))
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        self._check(context)
+        return await self._adapter._write(lambda c: self._adapter._each(c, context, units))
 
     def _check(self, context: Context) -> None:
         if self.over:

@@ -13,10 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tenantry import _values
+import msgspec
+from sqlalchemy.engine.interfaces import Dialect
+
+from tenantry import _values, words
 from tenantry.context import Context, SystemContext
+from tenantry.databases._search import WordsOfRows
 from tenantry.databases._sql import Compiler, Step
+from tenantry.databases.sqlite.dialect import Mean, Total, begin_of, first_day_of
 from tenantry.errors import TenantDeleted
+from tenantry.plans import USAGE
 
 T = TypeVar("T")
 
@@ -24,7 +30,9 @@ _STEPS_BETWEEN_CHECKS = 100_000
 _PAUSE = 0.01
 
 # Actions that reach no table by themselves; everything else is judged by the table it names.
-_HARMLESS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION})
+_HARMLESS = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT}
+)
 _WRITES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
 
@@ -37,6 +45,7 @@ class Reach:
 
 
 NOTHING = Reach()
+COUNT_TRIGGER = "tenantry_count_"
 # The tenants whose writes are refused. No column tenant_id, since no tenant's row is in it.
 FENCES_TABLE = "tenantry_fences"
 CREATE_FENCES = "CREATE TABLE IF NOT EXISTS tenantry_fences (id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID"
@@ -52,7 +61,8 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
 
     A write also deletes in the tables that cascade, and the engine looks at the other ends of foreign keys.
     """
-    tables = {table.name: table for table in compiler.tables.values()}
+    of_words = {table.name for table in compiler.tables.indexes.values()}
+    tables = {table.name: table for table in compiler.tables.metadata.tables.values()}
     parents = {
         name: {key.referred_table.name for key in table.foreign_key_constraints}
         for name, table in tables.items()
@@ -66,8 +76,10 @@ def reaches_of(compiler: Compiler) -> dict[tuple[str, bool], Reach]:
                 written.add(current)
                 todo.extend(child for child, of in parents.items() if current in of)
         looked_at = written | {parent for table in written for parent in parents[table]}
-        reaches[name, False] = Reach(_ENGINE | {name}, frozenset({"sqlite_master"}))
-        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset(written))
+        # A search joins the words with their rows.
+        joined = {name} | (parents[name] if name in of_words else set())
+        reaches[name, False] = Reach(_ENGINE | joined, frozenset({"sqlite_master"}))
+        reaches[name, True] = Reach(_ENGINE | looked_at, frozenset({*written, "sqlite_master"}))
     return reaches
 
 
@@ -82,6 +94,12 @@ class Connection:
         self.raw = sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)
         self.raw.create_function("tenantry_ilike", 2, _ilike, deterministic=True)
         self.raw.create_function("tenantry_unhex", 1, bytes.fromhex, deterministic=True)
+        self.raw.create_function("tenantry_words", 1, words.line, deterministic=True)
+        self.raw.create_function("tenantry_begin", 3, begin_of, deterministic=True)
+        self.raw.create_function("tenantry_first_day", 2, first_day_of, deterministic=True)
+        aggregates: dict[str, Any] = {"tenantry_sum": Total, "tenantry_mean": Mean}
+        for name, made in aggregates.items():
+            self.raw.create_aggregate(name, 3, made)
         self.raw.execute("PRAGMA foreign_keys=ON")
         self.raw.execute("PRAGMA trusted_schema=OFF")
         if readonly:
@@ -92,9 +110,17 @@ class Connection:
     def _is_late(self) -> bool:
         return time.monotonic() > self._deadline
 
-    def _authorize(self, action: int, first: str | None, *_: object) -> int:
+    def _authorize(self, action: int, first: str | None, *rest: str | None) -> int:
         if self._trusted or action in _HARMLESS:
             return sqlite3.SQLITE_OK
+        if (
+            action == sqlite3.SQLITE_RECURSIVE
+        ):  # the look-up of a vocabulary is; what it reads is judged below
+            return sqlite3.SQLITE_DENY if self._reach is NOTHING else sqlite3.SQLITE_OK
+        if first == USAGE.name and (rest[-1] or "").startswith(COUNT_TRIGGER):
+            return (
+                sqlite3.SQLITE_OK
+            )  # a trigger counts what the statement, which was judged itself, has written
         if action == sqlite3.SQLITE_READ:
             allowed = self._reach.reads
         else:
@@ -137,6 +163,19 @@ class Connection:
         finally:
             self._reach = NOTHING
 
+    def explain(self, step: Step, reach: Reach, timeout: float) -> list[Any]:
+        """Return how a compiled statement would run. It is prepared under the same authorizer, and not run."""
+        explained = msgspec.structs.replace(step.statement, text=f"EXPLAIN QUERY PLAN {step.statement.text}")
+        return self.run(Step(explained, step.args), reach, timeout)
+
+    def look(self, text: str, params: Sequence[Any], reach: Reach) -> list[Any]:
+        """Run a query of the adapter's own."""
+        self._reach, self._deadline = reach, float("inf")
+        try:
+            return self.raw.execute(text, params).fetchall()
+        finally:
+            self._reach = NOTHING
+
     def check_fence(self, context: Context) -> None:
         """Refuse a tenant that is fenced off. To be asked inside the transaction that would write.
 
@@ -162,6 +201,12 @@ class Connection:
         """Run the adapter's own statements."""
         for text in statements:
             self.raw.execute(text)
+
+    def index(self, words: WordsOfRows, engine: Dialect) -> None:
+        """Make the words of rows that were there before them."""
+        insert = str(words.insert.compile(dialect=engine))
+        for row in self.raw.execute(str(words.rows.compile(dialect=engine))).fetchall():
+            self.raw.executemany(insert, words.of(row))
 
     def control(self, text: str) -> None:
         """Begin, commit or roll back."""

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.sql.elements import ColumnElement
 
 from tenantry import _values
+from tenantry.aggregation import Unit, begin, first_day, mean
 from tenantry.databases._dialect import Decoder, Encoder, SQLDialect, json_scalar
 from tenantry.schema import Field, Kind
 
@@ -85,6 +86,10 @@ class SQLiteDialect(SQLDialect):
         """The text ``column`` matches the pattern ``value``."""
         return sa.func.tenantry_ilike(column, value) == sa.literal_column("1")
 
+    def has_phrase(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """The words of the text ``column`` hold ``value``."""
+        return sa.func.instr(sa.func.tenantry_words(column), value) > sa.literal_column("0")
+
     def has(self, column: ColumnElement[Any], field: Field, name: str) -> ColumnElement[bool]:
         """The list ``column`` has the element."""
         items = sa.func.json_each(column).table_valued("value")
@@ -108,6 +113,67 @@ class SQLiteDialect(SQLDialect):
         where = sa.bindparam(names[0], type_=sa.Text())
         return sa.func.json_type(column, where), lambda _: sa.func.json_extract(column, where)
 
+    def exact_sum(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the sum, made in Python: the engine's own fails beyond 64 bits."""
+        return sa.func.tenantry_sum(column, *_widths(field, result))
+
+    def exact_mean(self, column: ColumnElement[Any], field: Field, result: Field) -> ColumnElement[Any]:
+        """Return the mean, made in Python."""
+        return sa.func.tenantry_mean(column, *_widths(field, result))
+
+    def begin(self, column: ColumnElement[Any], field: Field, unit: str, zone: str) -> ColumnElement[Any]:
+        """Return the first moment, found in Python."""
+        span: ColumnElement[str] = sa.literal_column(f"'{unit}'")
+        if field.kind is Kind.DATE:
+            return sa.func.tenantry_first_day(column, span)
+        return sa.func.tenantry_begin(column, span, sa.literal_column(f"'{zone}'"))
+
+
+class Total:
+    """An aggregate function: the exact sum of integers, or of decimals in their stored form."""
+
+    def __init__(self) -> None:
+        self.total = self.count = self.digits = 0
+
+    def step(self, value: int | str | None, digits: int, result_digits: int) -> None:
+        """Take one value. Words of a statement cannot be told from values, so the widths come with each."""
+        self.digits = result_digits
+        if value is not None:
+            self.count += 1
+            self.total += value if isinstance(value, int) else _unscaled(value, digits)
+
+    def finalize(self) -> str | None:
+        """Return the outcome in the stored form of decimals."""
+        return _scaled_text(self.outcome(), self.digits) if self.count else None
+
+    def outcome(self) -> int:
+        """Return the sum."""
+        return self.total
+
+
+class Mean(Total):
+    """An aggregate function: the mean of the same, to more places."""
+
+    def outcome(self) -> int:
+        """Return the mean."""
+        return mean(self.total, self.count)
+
+
+def begin_of(value: int | None, unit: Unit, zone: str) -> int | None:
+    """Return the first moment of the span around a stored time, as it is stored."""
+    if value is None:
+        return None
+    return (begin(_EPOCH + dt.timedelta(microseconds=value), unit, zone) - _EPOCH) // _MICROSECOND
+
+
+def first_day_of(value: str | None, unit: Unit) -> str | None:
+    """Return the first day of the span around a stored date, as it is stored."""
+    return None if value is None else first_day(dt.date.fromisoformat(value), unit).isoformat()
+
+
+def _widths(field: Field, result: Field) -> list[ColumnElement[int]]:
+    return [sa.literal_column(str(item.digits)) for item in (field, result)]
+
 
 def _encode_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
@@ -119,21 +185,21 @@ def _list_encoder(item: Field) -> Encoder:
 
 def _decimal_encoder(field: Field) -> Encoder:
     """Encode so that text order is numeric order: a sign digit, then the scaled integer or its complement."""
-    width, modulus = field.digits, 10**field.digits
+    return lambda value: _scaled_text(int(value.scaleb(field.places, context=_WIDE)), field.digits)
 
-    def encode(value: Decimal) -> str:
-        scaled = int(value.scaleb(field.places, context=_WIDE))
-        return f"1{scaled:0{width}d}" if scaled >= 0 else f"0{modulus + scaled:0{width}d}"
 
-    return encode
+def _scaled_text(scaled: int, digits: int) -> str:
+    return f"1{scaled:0{digits}d}" if scaled >= 0 else f"0{10**digits + scaled:0{digits}d}"
+
+
+def _unscaled(text: str, digits: int) -> int:
+    return int(text[1:]) if text[0] == "1" else int(text[1:]) - 10**digits
 
 
 def _decimal_decoder(field: Field) -> Decoder:
-    modulus = 10**field.digits
 
     def decode(text: str) -> Decimal:
-        scaled = int(text[1:]) if text[0] == "1" else int(text[1:]) - modulus
-        value = Decimal(scaled).scaleb(-field.places, context=_WIDE)
+        value = Decimal(_unscaled(text, field.digits)).scaleb(-field.places, context=_WIDE)
         return value if field.fixed_places else _values.canonical_decimal(value)
 
     return decode

@@ -25,7 +25,7 @@ class Constraints(Setting):
         other = await acme.data.create(Book(title="Persuasion", isbn="2"))
         for call in (
             acme.data.create(Book(title="Emma", isbn="1")),
-            acme.data.bulk_create([Book(title="a", isbn="3"), Book(title="b", isbn="3")]),
+            acme.data.bulk_create([Book(title="a", isbn="3"), Book(title="b", isbn="3")], atomic=True),
             acme.data.update(other, isbn="1"),
             acme.data.upsert(Book(title="new", isbn="1")),
         ):
@@ -38,18 +38,18 @@ class Constraints(Setting):
 
     async def test_unique_values_are_compared_to_the_letter(self, acme: TenantHandle) -> None:
         values = ["a", "A", "á", "a\u0301", "a ", " a", "", "ß", "ss", "1", "01"]
-        await acme.data.bulk_create(Book(title="x", isbn=value) for value in values)
+        await acme.data.bulk_create((Book(title="x", isbn=value) for value in values), atomic=True)
         assert await acme.data.count(Book) == len(values)
 
     async def test_nulls_are_never_equal(self, acme: TenantHandle) -> None:
-        await acme.data.bulk_create(Book(title="x", isbn=None) for _ in range(3))
+        await acme.data.bulk_create((Book(title="x", isbn=None) for _ in range(3)), atomic=True)
         author = await acme.data.create(Author(name="a"))
-        await acme.data.bulk_create(Book(title="y") for _ in range(2))
+        await acme.data.bulk_create((Book(title="y") for _ in range(2)), atomic=True)
         await acme.data.create(Book(title="y", author_id=author.id))
         assert await acme.data.count(Book) == 6
 
     async def test_fields_that_are_unique_together(self, acme: TenantHandle) -> None:
-        one, two = await acme.data.bulk_create([Author(name="one"), Author(name="two")])
+        one, two = (await acme.data.bulk_create([Author(name="one"), Author(name="two")], atomic=True)).rows
         await acme.data.create(Book(title="Emma", author_id=one.id))
         book = await acme.data.create(Book(title="Emma", author_id=two.id))
         with pytest.raises(UniqueViolation) as taken:
@@ -100,7 +100,7 @@ class Constraints(Setting):
         for call in (
             acme.data.create(Book(title="x", author_id=missing)),
             acme.data.create(Author(name="b", country_id="atlantis")),
-            acme.data.bulk_create([Book(title="y"), Book(title="x", author_id=missing)]),
+            acme.data.bulk_create([Book(title="y"), Book(title="x", author_id=missing)], atomic=True),
             acme.data.update(book, author_id=missing),
             acme.data.upsert(Book(title="x", author_id=missing)),
             acme.data.upsert(Book(id=book.id, title="x", author_id=missing)),
@@ -129,7 +129,9 @@ class Constraints(Setting):
         other = await acme.data.create(Book(title="Persuasion"))
         await globex.data.create(Book(id=book.id, title="Theirs"))
         for handle in (acme, globex):
-            await handle.data.bulk_create(Review(book_id=book.id, stars=stars) for stars in range(3))
+            await handle.data.bulk_create(
+                (Review(book_id=book.id, stars=stars) for stars in range(3)), atomic=True
+            )
         kept = await acme.data.create(Review(book_id=other.id))
         await acme.data.delete(book)
         assert [row.id for row in await acme.data.read(Review)] == [kept.id]
@@ -137,7 +139,9 @@ class Constraints(Setting):
 
     async def test_a_cascade_goes_all_the_way(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
         needs(sdk, Capability.FOREIGN_KEYS)
-        await acme.data.bulk_create(Folder(id=id, parent_id=id - 1 or None) for id in range(1, 30))
+        await acme.data.bulk_create(
+            (Folder(id=id, parent_id=id - 1 or None) for id in range(1, 30)), atomic=True
+        )
         await acme.data.create(Folder(id=99))
         await acme.data.delete(Folder, 10)
         assert {row.id for row in await acme.data.read(Folder)} == {*range(1, 10), 99}
@@ -177,7 +181,7 @@ class Constraints(Setting):
             lambda id: acme.data.create(Book(title="x", author_id=id)),
             lambda id: acme.data.update(book, author_id=id),
             lambda id: acme.data.upsert(Book(id=book.id, title="x", author_id=id)),
-            lambda id: acme.data.bulk_create([Book(title="x", author_id=id)]),
+            lambda id: acme.data.bulk_create([Book(title="x", author_id=id)], atomic=True),
         ]
         for attempt in attempts:
             refusals = []

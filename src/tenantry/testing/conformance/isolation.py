@@ -201,7 +201,9 @@ class Isolation(Setting):
         ids = {acme.context.tenant_id, globex.context.tenant_id}
         label = fresh("system")
         for handle in (acme, globex):
-            await handle.data.bulk_create(Sample(label=label, number=number) for number in range(3))
+            await handle.data.bulk_create(
+                (Sample(label=label, number=number) for number in range(3)), atomic=True
+            )
         async with sdk.system(reason="count", actor="ops") as system:
             rows = await system.data.read("samples", {"label": label}, order_by="number")
             assert sorted((row["tenant_id"], row["number"]) for row in rows) == sorted(
@@ -222,7 +224,9 @@ class Isolation(Setting):
     ) -> None:
         prefix = fresh("page")
         for handle in (acme, globex):
-            await handle.data.bulk_create(Note(id=f"{prefix}{number}", text=prefix) for number in range(5))
+            await handle.data.bulk_create(
+                (Note(id=f"{prefix}{number}", text=prefix) for number in range(5)), atomic=True
+            )
         async with sdk.system(reason="pages") as system:
             for order in ("id", "-text", None):
                 seen: list[tuple[str, str]] = []
@@ -264,7 +268,7 @@ class Isolation(Setting):
         async with sdk.system(reason="try", tenant=acme.context.tenant_id) as system:
             for call in (
                 system.data.create(Note(id="m")),
-                system.data.bulk_create([Note(id="m")]),
+                system.data.bulk_create([Note(id="m")], atomic=True),
                 system.data.update(note, text="x"),
                 system.data.upsert(Note(id="n", text="x")),
                 system.data.delete(note),

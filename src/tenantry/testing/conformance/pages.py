@@ -99,7 +99,9 @@ class Pages(Setting):
     ) -> None:
         expected = [*ASCENDING[field], None]
         shuffled = chance(field).sample(expected, len(expected))
-        await acme.data.bulk_create(Sample.model_validate({field: value}) for value in shuffled)
+        await acme.data.bulk_create(
+            (Sample.model_validate({field: value}) for value in shuffled), atomic=True
+        )
         for order, wanted in ((field, expected), (f"-{field}", expected[::-1])):
             page = await acme.data.read(Sample, order_by=order)
             assert [getattr(row, field) for row in page] == wanted
@@ -114,16 +116,19 @@ class Pages(Setting):
         dice = chance(1)
         for batch in range(4):
             await heap.data.bulk_create(
-                Sample(
-                    label=dice.choice([None, "", "a", "b"]),
-                    number=dice.choice([None, 0, 1, 2**63 - 1]),
-                    flag=dice.choice([None, True, False]),
-                    colour=dice.choice([None, *Colour]),
-                    exact=dice.choice([None, Decimal("0.1"), Decimal(-3)]),
-                    moment=dice.choice([None, dt.datetime(2026, 1, 1, 0, 0, 0, batch, dt.UTC)]),
-                    ratio=dice.choice([None, 0.1, -2.5]),
-                )
-                for _ in range(15)
+                (
+                    Sample(
+                        label=dice.choice([None, "", "a", "b"]),
+                        number=dice.choice([None, 0, 1, 2**63 - 1]),
+                        flag=dice.choice([None, True, False]),
+                        colour=dice.choice([None, *Colour]),
+                        exact=dice.choice([None, Decimal("0.1"), Decimal(-3)]),
+                        moment=dice.choice([None, dt.datetime(2026, 1, 1, 0, 0, 0, batch, dt.UTC)]),
+                        ratio=dice.choice([None, 0.1, -2.5]),
+                    )
+                    for _ in range(15)
+                ),
+                atomic=True,
             )
         for row in await heap.data.read(Sample, limit=7):
             await heap.data.update(row, label=row.label)
@@ -168,15 +173,25 @@ class Pages(Setting):
                 label=dice.choice([None, "a", "b"]), number=dice.choice([None, *range(5)]), flag=passing
             )
 
-        stay = {item.id for item in await acme.data.bulk_create(row(passing=False) for _ in range(60))}
-        pass_by = [item.id for item in await acme.data.bulk_create(row(passing=True) for _ in range(60))]
+        stay = {
+            item.id
+            for item in (
+                await acme.data.bulk_create((row(passing=False) for _ in range(60)), atomic=True)
+            ).rows
+        }
+        pass_by = [
+            item.id
+            for item in (
+                await acme.data.bulk_create((row(passing=True) for _ in range(60)), atomic=True)
+            ).rows
+        ]
         seen: list[uuid.UUID] = []
         async for rows in walk(acme, limit=5, order_by=order):
             seen += [item.id for item in rows]
             for id in pass_by[:3]:
                 await acme.data.delete(Sample, id)
             del pass_by[:3]
-            await acme.data.bulk_create(row(passing=True) for _ in range(3))
+            await acme.data.bulk_create((row(passing=True) for _ in range(3)), atomic=True)
             if len(seen) > 2_000:
                 break
         assert len(seen) == len(set(seen))
@@ -185,9 +200,11 @@ class Pages(Setting):
     async def test_writers_and_walkers_at_the_same_time(self, acme: TenantHandle) -> None:
         stay = {
             item.id
-            for item in await acme.data.bulk_create(
-                Sample(number=number % 7, flag=False) for number in range(80)
-            )
+            for item in (
+                await acme.data.bulk_create(
+                    (Sample(number=number % 7, flag=False) for number in range(80)), atomic=True
+                )
+            ).rows
         }
         done = asyncio.Event()
 
@@ -255,6 +272,6 @@ class Pages(Setting):
 
     async def test_pages_by_long_values(self, acme: TenantHandle) -> None:
         labels = [f"{letter}{'x' * 100_000}" for letter in "abc"]
-        await acme.data.bulk_create(Sample(label=label) for label in labels)
+        await acme.data.bulk_create((Sample(label=label) for label in labels), atomic=True)
         walked = [row.label async for rows in walk(acme, limit=1, order_by="label") for row in rows]
         assert walked == labels

@@ -122,20 +122,22 @@ class Rows(Setting):
                 await acme.data.create(name, {"id": "x"})
 
     async def test_many_at_once_are_stored_in_order(self, acme: TenantHandle) -> None:
-        rows = await acme.data.bulk_create(Book(title=f"{number}") for number in range(1_500))
+        rows = (
+            await acme.data.bulk_create((Book(title=f"{number}") for number in range(1_500)), atomic=True)
+        ).rows
         assert [row.title for row in rows] == [f"{number}" for number in range(1_500)]
         assert {row.version for row in rows} == {1}
         assert await acme.data.count(Book) == 1_500
         assert (await acme.data.get(Book, rows[700].id)) == rows[700]
-        assert await acme.data.bulk_create("books", []) == []
+        assert (await acme.data.bulk_create("books", [], atomic=True)).rows == []
 
     async def test_many_at_once_are_all_or_none(self, acme: TenantHandle) -> None:
         good = [Book(title=f"{number}", isbn=f"{number}") for number in range(20)]
         with pytest.raises(UniqueViolation) as taken:
-            await acme.data.bulk_create([*good, Book(title="again", isbn="7")])
+            await acme.data.bulk_create([*good, Book(title="again", isbn="7")], atomic=True)
         assert taken.value.fields == ("isbn",)
         with pytest.raises(InvalidRecord):
-            await acme.data.bulk_create("books", [{"title": "fine"}, {"title": 5}])
+            await acme.data.bulk_create("books", [{"title": "fine"}, {"title": 5}], atomic=True)
         assert await acme.data.count(Book) == 0
 
     # -- get, count, exists
@@ -156,7 +158,9 @@ class Rows(Setting):
             assert str(absent.value.id) == str(missing)
 
     async def test_look_ups_that_arrive_together_each_get_their_own(self, acme: TenantHandle) -> None:
-        rows = await acme.data.bulk_create(Book(title=f"{number}") for number in range(30))
+        rows = (
+            await acme.data.bulk_create((Book(title=f"{number}") for number in range(30)), atomic=True)
+        ).rows
         missing = uuid.uuid4()
         asked = [row.id for row in rows] * 2 + [missing]
         answers = await asyncio.gather(*(acme.data.get("books", id) for id in asked), return_exceptions=True)
@@ -167,7 +171,7 @@ class Rows(Setting):
 
     async def test_counting_and_existence(self, acme: TenantHandle) -> None:
         assert (await acme.data.count(Book), await acme.data.exists(Book)) == (0, False)
-        await acme.data.bulk_create(Book(title="x", copies=number) for number in range(3))
+        await acme.data.bulk_create((Book(title="x", copies=number) for number in range(3)), atomic=True)
         assert await acme.data.count("books") == 3
         assert await acme.data.count(Book, lambda b: b.copies > 0) == 2
         assert await acme.data.exists(Book, {"copies": 2})
@@ -336,7 +340,7 @@ class Rows(Setting):
 
     async def test_fields_returns_those_and_no_others(self, acme: TenantHandle) -> None:
         await acme.data.bulk_create(
-            Book(title=title, copies=copies) for title, copies in (("b", 1), ("a", 2))
+            (Book(title=title, copies=copies) for title, copies in (("b", 1), ("a", 2))), atomic=True
         )
         page = await acme.data.read(Book, fields=["copies", "title"], order_by="-copies")
         assert list(page) == [{"copies": 2, "title": "a"}, {"copies": 1, "title": "b"}]
@@ -357,16 +361,19 @@ class Rows(Setting):
     async def test_distinct_returns_equal_rows_once(self, acme: TenantHandle, globex: TenantHandle) -> None:
         for handle in (acme, globex):
             await handle.data.bulk_create(
-                Sample(label=label, number=number)
-                for label, number in [
-                    ("a", 1),
-                    ("a", 1),
-                    ("a", None),
-                    ("b", 1),
-                    (None, None),
-                    (None, None),
-                    ("a", 2),
-                ]
+                (
+                    Sample(label=label, number=number)
+                    for label, number in [
+                        ("a", 1),
+                        ("a", 1),
+                        ("a", None),
+                        ("b", 1),
+                        (None, None),
+                        (None, None),
+                        ("a", 2),
+                    ]
+                ),
+                atomic=True,
             )
         page = await acme.data.read(Sample, fields=["label"], distinct=True)
         assert [row["label"] for row in page] == ["a", "b", None]
@@ -451,7 +458,8 @@ class Rows(Setting):
                 Book(title="Malina", author_id=author.id),
                 Book(title="Simultan", author_id=author.id),
                 Book(title="?"),
-            ]
+            ],
+            atomic=True,
         )
         books = await acme.data.read(Book, include=["author"], order_by="title")
         assert dict(books.included) == {"author": {author.id: author}}
@@ -479,7 +487,7 @@ class Rows(Setting):
             assert [row.id for row in await handle.data.read(Country, {"id": "fr"})] == ["fr"]
             for call in (
                 handle.data.create(Country(id="xx", name="")),
-                handle.data.bulk_create([Country(id="xx", name="")]),
+                handle.data.bulk_create([Country(id="xx", name="")], atomic=True),
                 handle.data.update(stored, name=""),
                 handle.data.update("countries", "xx", name=""),
                 handle.data.upsert(Country(id="fr", name="")),

@@ -256,7 +256,7 @@ class Tenants(Setting):
                 acme.data.count(Note),
                 acme.data.exists(Note),
                 acme.data.create(Note(id="m")),
-                acme.data.bulk_create([Note(id="m")]),
+                acme.data.bulk_create([Note(id="m")], atomic=True),
                 acme.data.update(note, text="x"),
                 acme.data.upsert(Note(id="m")),
                 acme.data.delete(note),
@@ -310,10 +310,14 @@ class Tenants(Setting):
     ) -> None:
         for handle in (acme, globex):
             author = await handle.data.create(Author(name="a"), idempotency_key="k")
-            books = await handle.data.bulk_create(Book(title=f"{n}", author_id=author.id) for n in range(3))
-            await handle.data.bulk_create(Review(book_id=book.id) for book in books)
+            books = (
+                await handle.data.bulk_create(
+                    (Book(title=f"{n}", author_id=author.id) for n in range(3)), atomic=True
+                )
+            ).rows
+            await handle.data.bulk_create((Review(book_id=book.id) for book in books), atomic=True)
             await handle.data.bulk_create(
-                [Folder(id=1), Folder(id=2, parent_id=1), Folder(id=3, parent_id=3)]
+                [Folder(id=1), Folder(id=2, parent_id=1), Folder(id=3, parent_id=3)], atomic=True
             )
         id = acme.context.tenant_id
         await sdk.tenants.delete(id, reason="left")

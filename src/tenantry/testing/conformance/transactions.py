@@ -43,7 +43,7 @@ class Transactions(Setting):
             book = await unit.create(Book(title="Emma", author_id=author.id))
             changed = await unit.update(kept, copies=5)
             await unit.delete(gone)
-            await unit.bulk_create([Review(book_id=book.id, stars=stars) for stars in (1, 2)])
+            await unit.bulk_create([Review(book_id=book.id, stars=stars) for stars in (1, 2)], atomic=True)
             merged = await unit.upsert("books", {"title": "merged", "isbn": "1"}, on=["isbn"])
             assert (await unit.get(Book, book.id), changed.version, merged["version"]) == (book, 2, 3)
             assert (await unit.count(Book), await unit.count(Review)) == (2, 2)

@@ -205,7 +205,11 @@ class Values(Setting):
     @pytest.mark.parametrize("field", ROUND_TRIPS)
     async def test_every_operation_returns_them_alike(self, acme: TenantHandle, field: str) -> None:
         values = ROUND_TRIPS[field]
-        rows = await acme.data.bulk_create(Sample.model_validate({field: value}) for value in values)
+        rows = (
+            await acme.data.bulk_create(
+                (Sample.model_validate({field: value}) for value in values), atomic=True
+            )
+        ).rows
         assert [exactly(getattr(row, field)) for row in rows] == [exactly(value) for value in values]
         page = await acme.data.read(Sample, order_by="id")
         assert {row.id: row for row in page} == {row.id: row for row in rows}
@@ -231,7 +235,11 @@ class Values(Setting):
     )
     async def test_each_value_is_found_by_itself_alone(self, acme: TenantHandle, field: str) -> None:
         values = ROUND_TRIPS[field]
-        rows = await acme.data.bulk_create(Sample.model_validate({field: value}) for value in [*values, None])
+        rows = (
+            await acme.data.bulk_create(
+                (Sample.model_validate({field: value}) for value in [*values, None]), atomic=True
+            )
+        ).rows
         for row, value in zip(rows, values, strict=False):
             for where in ({field: value}, {field: {"in": [value]}}, {"not": {field: {"ne": value}}}):
                 found = await acme.data.read(Sample, where)

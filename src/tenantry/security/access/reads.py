@@ -1,0 +1,39 @@
+"""Queries, narrowed to what a user may read."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from tenantry.query import Query
+from tenantry.security.access.conditions import both, fields_of
+from tenantry.security.access.permits import Permit
+
+
+def reached(query: Query, permit: Permit, through: frozenset[str] = frozenset()) -> Query:
+    """Return ``query`` over the rows that the user reaches through its filter, its order and the fields ``through``.
+
+    Raises:
+        FieldHidden: It names a field that is hidden from the user in every row.
+    """
+    filtered = fields_of(query.filter)
+    ordered = frozenset(sort.field.name for sort in query.order)
+    permit.check_fields(sorted(filtered), "where")
+    permit.check_fields(sorted(ordered), "order_by")
+    permit.check_fields(sorted(through), "fields")
+    return replace(query, filter=both(query.filter, permit.condition(filtered | ordered | through)))
+
+
+def narrowed(query: Query, permit: Permit) -> tuple[Query, bool]:
+    """Return ``query`` over the rows and fields that the user may read, and whether rows differ in their fields.
+
+    A query for all fields gets of each row what is visible in it. Fields that are named are reached through, as those
+    of a filter are.
+    """
+    everything = query.fields == tuple(query.collection.fields.values()) and not query.distinct
+    if not everything:
+        return reached(query, permit, frozenset(field.name for field in query.fields)), False
+    query = reached(query, permit)
+    wanted = permit.fields | permit.needed if permit.varied else permit.fields
+    return replace(
+        query, fields=tuple(field for field in query.fields if field.name in wanted)
+    ), permit.varied
