@@ -135,6 +135,8 @@ class DataManager(Reads, Aggregates, Searches, Writes, Bulk):
         scope = await self._admitted(context)
         if isinstance(scope, SystemContext) or self._unit is not None:
             raise Unsupported("Raw SQL runs for one tenant, and outside transactions.")
+        if not self._runtime.raw:
+            raise Unsupported("Raw SQL is refused here: what it writes would not be recorded.")
         started = time.perf_counter()
         try:
             rows = await self._runtime.database.sql(scope, text, params)

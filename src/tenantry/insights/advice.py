@@ -88,8 +88,8 @@ class Adviser:
             subject=item.shape.collection,
             message=f"{index.name} serves it, and was not used when this was last looked into"
             f"{_looked_at(item)}.",
-            fix="If the index is newer than that, wait for new numbers (--since 1h). Else the planner finds the other "
-            "way cheaper: run ANALYZE, and look again.",
+            fix="If the index is newer than that, wait for new numbers (--since 1h). Else the planner finds another "
+            "way cheaper: see that its statistics are current.",
             shapes=(item.shape.text,),
         )
 

@@ -242,7 +242,7 @@ class PostgresAdapter:
 
     async def counted(self, tenant_id: str) -> list[Count]:
         """Return what the triggers have counted; without them, what there is."""
-        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        tables = [str(table.name) for table in self._compiler.tables.values() if self._is_counted(table)]
         try:
             if await counting.uncounted(self._control, tables):
                 return await counting.true_counts(self._control, tenant_id, tables)
@@ -252,7 +252,7 @@ class PostgresAdapter:
 
     async def recount(self, tenant_id: str) -> list[Count]:
         """Count the rows themselves, and mend the counters."""
-        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        tables = [str(table.name) for table in self._compiler.tables.values() if self._is_counted(table)]
         try:
             return await counting.recount(self._control, tenant_id, tables)
         except _DRIVER_ERRORS as error:
@@ -260,7 +260,7 @@ class PostgresAdapter:
 
     async def prepare_counting(self) -> list[str]:
         """Return the tables whose triggers do not count, after ``schema="create"`` has made them."""
-        tables = [table.name for table in self._compiler.tables.values() if self._is_counted(table)]
+        tables = [str(table.name) for table in self._compiler.tables.values() if self._is_counted(table)]
         try:
             uncounted = await counting.uncounted(self._control, tables)
             if uncounted and self._creates and self._owner_url is not None:

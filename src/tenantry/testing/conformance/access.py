@@ -87,7 +87,6 @@ class Access(Setting):
         ids = {}
         for name, values in ROWS.items():
             ids[name] = (await acme.data.create("samples", values))["id"]
-        assert sdk._database is not None
         for index, (where, found) in enumerate(FOUND):
             meets = [name for name in ROWS if name in found][:1]
             others = [name for name in ROWS if name not in found][:1]
@@ -96,9 +95,14 @@ class Access(Setting):
                 write = self._write(index, stored, where)
                 refusal = UniqueViolation if isinstance(write, Upsert) else NotFound
                 with pytest.raises(_Undone if name in meets else refusal):
-                    async with sdk._database.transaction(acme.context) as unit:
-                        await unit.execute(acme.context, [write])
-                        raise _Undone
+                    await self._undone(sdk, acme, write)
+
+    @staticmethod
+    async def _undone(sdk: MultiTenantSDK, acme: TenantHandle, write: Write) -> None:
+        assert sdk._database is not None
+        async with sdk._database.transaction(acme.context) as unit:
+            await unit.execute(acme.context, [write])
+            raise _Undone
 
     @staticmethod
     async def _stored(acme: TenantHandle, id: Any) -> Record:
@@ -134,7 +138,7 @@ class Access(Setting):
         seen = {row["title"]: "price" in row for row in await writer.data.read("books")}
         assert seen == {"book 0": False, "book 1": True, "book 2": False, "book 3": False}
         assert [book.title for book in await writer.data.read(Book, order_by="price")] == ["book 1"]
-        assert await writer.data.count(Book, lambda b: b.price >= 0) == 1  # type: ignore[operator]
+        assert await writer.data.count(Book, lambda b: b.price >= 0) == 1
         assert await writer.data.count(Book) == 4
         page = await clerk.data.read(Book, order_by="-copies", limit=1, include=["author"])
         rest = await clerk.data.read(Book, order_by="-copies", limit=9, cursor=page.next_cursor)
@@ -171,6 +175,12 @@ class Access(Setting):
             else:
                 assert isinstance(row, NotFound)
 
+    @staticmethod
+    async def _renamed_and_moved(clerk: TenantHandle, book: Book) -> None:
+        async with clerk.data.transaction() as unit:
+            await unit.update(Book, book.id, title="doomed")
+            await unit.update(Book, book.id, copies=5)
+
     async def test_a_row_is_written_only_within_its_rules(self, library: TenantHandle) -> None:
         clerk = self.user(library, "u1", "clerk", few=[0, 1])
         mine, theirs = [(await library.data.read(Book, {"copies": number}))[0] for number in (1, 2)]
@@ -183,14 +193,15 @@ class Access(Setting):
             (clerk.data.create(Book(title="new", copies=5)), AccessDenied),
             (clerk.data.upsert("books", {"id": mine.id, "title": "x", "copies": 5}), AccessDenied),
             (clerk.data.upsert("books", {"id": theirs.id, "title": "x", "copies": 1}), UniqueViolation),
-            (clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}]), AccessDenied),
+            (
+                clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}], atomic=True),
+                AccessDenied,
+            ),
         ):
             with pytest.raises(error):
                 await write
         with pytest.raises(AccessDenied):
-            async with clerk.data.transaction() as unit:
-                await unit.update(Book, mine.id, title="doomed")
-                await unit.update(Book, mine.id, copies=5)
+            await self._renamed_and_moved(clerk, mine)
         assert (await clerk.data.upsert("books", {"id": mine.id, "title": "up", "copies": 1}))["version"] == 4
         stored = {book.title: book.copies for book in await library.data.read(Book)}
         assert stored == {"book 0": 0, "up": 1, "book 2": 2, "book 3": 3}

@@ -125,7 +125,9 @@ class Searches(Setting):
             assert found == wanted, (text, fields)
 
     async def test_pages_follow_each_other(self, acme: TenantHandle) -> None:
-        made = (await acme.data.bulk_create([Article(title="same words") for _ in range(7)], atomic=True)).rows
+        made = (
+            await acme.data.bulk_create([Article(title="same words") for _ in range(7)], atomic=True)
+        ).rows
         made += [await acme.data.create(Article(title="same words, and others"))]
         whole = [hit.row.id for hit in await acme.data.search(Article, "same")]
         assert sorted(whole[:7]) == whole[:7]
