@@ -13,6 +13,7 @@ from benchmarks.harness import Effort, Report
 
 BENCHMARKS = {
     "aggregate": "benchmarks.aggregate",
+    "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",
     "search": "benchmarks.search",
