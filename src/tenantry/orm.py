@@ -137,11 +137,11 @@ def _model_of(mapped: type[_Row], mapper: Mapper[Any], table: sa.Table) -> type[
         if column.name != attribute.key:
             raise SchemaError(f"{where} has a column of another name.", field=attribute.key)
         if column.name not in carried:
-            fields[column.name] = _field(where, column, _markers(hints.get(column.name)))
+            fields[str(column.name)] = _field(where, column, _markers(hints.get(column.name)))
     marks: list[type[Any]] = [Shared] if issubclass(mapped, SharedMixin) else []
     marks += [SoftDelete] if soft else []
     unique, indexes = _groups(mapped.__name__, table)
-    namespace = {"__collection__": table.name, "__unique__": unique, "__indexes__": indexes}
+    namespace = {"__collection__": str(table.name), "__unique__": unique, "__indexes__": indexes}
     base = types.new_class(
         mapped.__name__, (*marks, KeyedModel), exec_body=lambda body: body.update(namespace)
     )
@@ -252,7 +252,7 @@ def _groups(owner: str, table: sa.Table) -> tuple[Groups, Groups]:
                 f"{owner}: a CHECK constraint would not be in the table.", field="__table_args__"
             )
     for index in table.indexes:
-        names = tuple(column.name for column in index.columns)
+        names = tuple(str(column.name) for column in index.columns)
         if len(names) != len(index.expressions):
             raise SchemaError(
                 f"{owner}: an index over an expression would not be in the table.", field="__table_args__"
