@@ -71,8 +71,8 @@ class LeakyAdapter(MemoryAdapter):
         finally:
             self._open = False
 
-    def _visible(self, context: Context, collection: Collection) -> list[Record]:
-        rows = super()._visible(context, collection)
+    def _reachable(self, context: Context, collection: Collection) -> list[Record]:
+        rows = super()._reachable(context, collection)
         if self._open and collection.scope == "tenant" and not isinstance(context, SystemContext):
             rows = rows + [row for other in self._others(context, collection) for row in other.values()]
         return rows
@@ -180,7 +180,7 @@ class _LeakyTransaction:
         executor = await self._inner.__aenter__()
         if self._adapter.leak == "transaction" and not isinstance(self._context, SystemContext):
             inner = executor._adapter
-            original = inner._visible
+            original = inner._reachable
 
             def everything(context: Context, collection: Collection) -> list[Record]:
                 rows: list[Record] = original(context, collection)
@@ -190,7 +190,7 @@ class _LeakyTransaction:
                     ]
                 return rows
 
-            inner._visible = everything
+            inner._reachable = everything
         return executor
 
     async def __aexit__(self, *error: Any) -> Any:

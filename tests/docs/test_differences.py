@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from tenantry import Indexed, Model, MultiTenantSDK, Ref
+from tenantry import Indexed, Model, MultiTenantSDK, Ref, Sum
 from tenantry.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -36,6 +36,7 @@ class Shelf(Model):
 
     label: Annotated[str, Indexed] = ""
     weight: Decimal = Decimal(0)
+    depth: float = 0.0
     details: dict[str, Any] = Field(default_factory=dict)
     above_id: Annotated[uuid.UUID | None, Ref("shelves")] = None
 
@@ -156,6 +157,14 @@ async def test_the_keys_of_a_json_object(sdk: MultiTenantSDK, name: str) -> None
     assert found == made
     wanted = ["a", "b", "width"] if name == "postgresql" else ["width", "b", "a"]
     assert list(json.loads(json.dumps(found.details))) == wanted
+
+
+async def test_the_last_digits_of_a_sum_of_floats(sdk: MultiTenantSDK, name: str) -> None:
+    acme = sdk.tenant("acme").data
+    await acme.bulk_create([Shelf(depth=depth) for depth in (1e16, 1.0, -1e16)])
+    (total,) = [row["total"] for row in await acme.aggregate(Shelf, {"total": Sum("depth")})]
+    known = {"memory": {1.0}, "sqlite": {0.0, 1.0}, "postgresql": {0.0}}
+    assert total in known[name]
 
 
 async def test_a_long_indexed_text(sdk: MultiTenantSDK, name: str) -> None:

@@ -305,7 +305,7 @@ class _Check:
                 continue
             self._expect(stored.version == 1, collection, f"{who} changes a row of {other.name} by {verb}")
             try:
-                await data.delete(stored)
+                await data.delete(stored, permanently=True)
             except TenantryError as error:
                 self.leaks.append(f"{collection.name}: {who} cannot delete what it stored by {verb}: {error}")
 
