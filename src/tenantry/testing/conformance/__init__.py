@@ -33,6 +33,7 @@ from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
+from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.search import Searches
@@ -54,6 +55,7 @@ class Conformance(
     Tenants,
     Administration,
     Transfers,
+    Plans,
     Isolation,
     Ports,
     Access,
