@@ -24,6 +24,8 @@ SURFACE: dict[str, list[str]] = {
         "Avg",
         "Count",
         "Encrypted",
+        "Flag",
+        "Hit",
         "Indexed",
         "KeyedModel",
         "Max",
@@ -31,7 +33,10 @@ SURFACE: dict[str, list[str]] = {
         "Model",
         "MultiTenantSDK",
         "Page",
+        "Plan",
         "PurgeCertificate",
+        "Quotas",
+        "Rate",
         "Record",
         "Ref",
         "RenamedFrom",
@@ -44,6 +49,7 @@ SURFACE: dict[str, list[str]] = {
         "TenantContext",
         "TenantHandle",
         "TenantId",
+        "TenantSettings",
         "TenantStatus",
         "TenantryError",
         "Trunc",
@@ -120,6 +126,7 @@ SURFACE: dict[str, list[str]] = {
     ],
     "tenantry.sync": [
         "APIKeys",
+        "BoundSettings",
         "DataManager",
         "Insights",
         "Invitations",
@@ -128,6 +135,7 @@ SURFACE: dict[str, list[str]] = {
         "Support",
         "SupportHandle",
         "SystemHandle",
+        "TenantFlags",
         "TenantHandle",
         "TenantManager",
     ],
@@ -160,7 +168,18 @@ METHODS: dict[type, list[str]] = {
         "tenant",
         "tenants",
     ],
-    TenantHandle: ["api_keys", "context", "data", "invitations", "members", "session", "support"],
+    TenantHandle: [
+        "api_keys",
+        "context",
+        "data",
+        "flags",
+        "invitations",
+        "members",
+        "session",
+        "settings",
+        "support",
+        "usage",
+    ],
     SupportHandle: ["context", "data"],
     Members: ["add", "get", "list", "remove", "roles_of", "set_roles"],
     Invitations: ["create", "list", "resend", "revoke"],
@@ -177,6 +196,7 @@ METHODS: dict[type, list[str]] = {
         "exists",
         "get",
         "read",
+        "search",
         "sql",
         "transaction",
         "update",
@@ -239,8 +259,9 @@ def test_a_module_exports_these_names(name: str) -> None:
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_class_has_these_members(cls: type) -> None:
     members = {name for name in dir(cls) if not name.startswith("_")}
-    instance_attributes = {"context", "data"} if cls in (TenantHandle, SupportHandle, SystemHandle) else set()
-    assert members | instance_attributes == set(METHODS[cls])
+    bound = {"context", "data"}
+    attributes = {TenantHandle: {*bound, "flags", "settings"}, SupportHandle: bound, SystemHandle: bound}
+    assert members | attributes.get(cls, set()) == set(METHODS[cls])
 
 
 @pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)

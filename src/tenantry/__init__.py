@@ -4,6 +4,7 @@ from tenantry.aggregates import Avg, Count, Max, Min, Sum, Trunc
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
+from tenantry.plans import Flag, Plan, Quotas, Rate, TenantSettings
 from tenantry.schema import (
     PII,
     Encrypted,
@@ -29,6 +30,7 @@ __all__ = [
     "BulkResult",
     "Count",
     "Encrypted",
+    "Flag",
     "Hit",
     "Indexed",
     "KeyedModel",
@@ -37,7 +39,10 @@ __all__ = [
     "Model",
     "MultiTenantSDK",
     "Page",
+    "Plan",
     "PurgeCertificate",
+    "Quotas",
+    "Rate",
     "Record",
     "Ref",
     "RenamedFrom",
@@ -50,6 +55,7 @@ __all__ = [
     "TenantContext",
     "TenantHandle",
     "TenantId",
+    "TenantSettings",
     "TenantStatus",
     "TenantryError",
     "Trunc",

@@ -38,7 +38,7 @@ from tenantry.hooks import AfterHook, Hooks, WithinHook
 from tenantry.insights import INSIGHTS, Insights, Watch
 from tenantry.metrics import Metrics
 from tenantry.plans import Catalog, Flag, Plan, TenantSettings, UsageReport
-from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Meter, Rests, SessionAdapter
+from tenantry.ports import Capability, Database, DatabaseAdapter, Measured, Rests, SessionAdapter
 from tenantry.registry import adapter_for
 from tenantry.resilience.retry import Retry
 from tenantry.schema import Collection, Field, collection_of
@@ -67,6 +67,7 @@ from tenantry.tenants import (
     TenantManager,
     TrailedHooks,
     audit,
+    begin_counting,
     begin_visit,
     children_first,
     cursor_secret,
@@ -371,16 +372,7 @@ class MultiTenantSDK:
     async def _prepare_plans(self, database: DatabaseAdapter) -> None:
         """Write the plans down where the database looks, once it is known to count what they limit."""
         if self._catalog.counts:
-            if not isinstance(database, Meter):
-                raise Unsupported(
-                    f"Plans limit rows or storage, and this database ({database.name}) does not count them."
-                )
-            uncounted = await database.prepare_counting()
-            if uncounted:
-                raise SchemaMismatch(
-                    [f"table {name} is not counted" for name in uncounted],
-                    fix="Bring the tables up to date: tenantry migrate new, then tenantry migrate upgrade.",
-                )
+            await begin_counting(database)
         await store_plans(database, self._catalog)
 
     def _check_seats(self, joining: Joining) -> None:

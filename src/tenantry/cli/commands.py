@@ -22,6 +22,7 @@ from tenantry.cli import (
     insights,
     keys,
     migrate,
+    plans,
     scan,
     shell,
     transfers,
@@ -73,7 +74,7 @@ def _status(error: TenantryError) -> int:
 
 def next_step(error: TenantryError) -> str | None:
     """Return what to do about ``error`` on the command line; where that is the same in Python, the error's own fix."""
-    if isinstance(error, SchemaMismatch):
+    if isinstance(error, SchemaMismatch) and "plans count" not in (error.fix or ""):
         return (
             "Run: tenantry migrate upgrade. In development, make missing tables with "
             "TENANTRY_DATABASE_SCHEMA_MODE=create before the command."
@@ -125,4 +126,5 @@ commands.command("shell")(shell.shell)
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(migrate.commands, name="migrate")
 commands.add_typer(api_keys.commands, name="api-keys")
+commands.add_typer(plans.commands, name="plans")
 commands.add_typer(transfers.commands, name="tenants")

@@ -13,10 +13,19 @@ a thread of its own::
 from tenantry.sync.data import DataManager
 from tenantry.sync.insights import Insights
 from tenantry.sync.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
-from tenantry.sync.tenants import APIKeys, Invitations, Members, Support, TenantManager
+from tenantry.sync.tenants import (
+    APIKeys,
+    BoundSettings,
+    Invitations,
+    Members,
+    Support,
+    TenantFlags,
+    TenantManager,
+)
 
 __all__ = [
     "APIKeys",
+    "BoundSettings",
     "DataManager",
     "Insights",
     "Invitations",
@@ -25,6 +34,7 @@ __all__ = [
     "Support",
     "SupportHandle",
     "SystemHandle",
+    "TenantFlags",
     "TenantHandle",
     "TenantManager",
 ]

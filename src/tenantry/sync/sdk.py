@@ -25,8 +25,16 @@ from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
 from tenantry.sync.insights import Insights
-from tenantry.sync.tenants import APIKeys, Invitations, Members, Support, TenantManager
-from tenantry.tenants import BoundSettings, JoinCheck, KeyIdentity, MemberRoles, TenantFlags
+from tenantry.sync.tenants import (
+    APIKeys,
+    BoundSettings,
+    Invitations,
+    Members,
+    Support,
+    TenantFlags,
+    TenantManager,
+)
+from tenantry.tenants import JoinCheck, KeyIdentity, MemberRoles
 from tenantry.tokens import JobSigner
 
 
@@ -43,15 +51,15 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         """What the asynchronous class has as ``data``."""
         return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
 
-    @property
+    @cached_property
     def flags(self) -> TenantFlags:
         """What the asynchronous class has as ``flags``."""
-        return self._known().flags
+        return TenantFlags(self._session, lambda: self._target().flags, self._pin)._checked()
 
-    @property
+    @cached_property
     def settings(self) -> BoundSettings:
         """What the asynchronous class has as ``settings``."""
-        return self._known().settings
+        return BoundSettings(self._session, lambda: self._target().settings, self._pin)._checked()
 
     @property
     def members(self) -> Members:

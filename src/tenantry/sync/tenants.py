@@ -9,14 +9,15 @@ import datetime as dt
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from tenantry import tenants as asynchronous
-from tenantry.plans import FlagValue, Rate
+from tenantry.plans import FlagValue, FlagValues, Rate, TenantSettings
 from tenantry.plans.quotas import Count, UsageReport
 from tenantry.sync.bound import Bound
 from tenantry.tenants.api_keys import _DAY, NewAPIKey
 from tenantry.tenants.archive import Manifest
+from tenantry.tenants.bound import S
 from tenantry.tenants.directory import Tenant, TenantStatus
 from tenantry.tenants.invitations import WEEK, Membership, NewInvitation
 from tenantry.tenants.manager import _REDIRECT, PurgeCertificate
@@ -321,6 +322,71 @@ class TenantManager(Bound[asynchronous.TenantManager]):
             PurgeIncomplete: Rows were left. The tenant stays marked; purge it again.
         """
         return self._run(lambda it: it.purge(tenant_id, leave_others=leave_others))
+
+
+class TenantFlags(Bound[asynchronous.TenantFlags]):
+    """The feature flags of one tenant, and of the handle's user where one is named."""
+
+    def read(self) -> FlagValues:
+        """Return all flags as of now, to be asked without waiting: ``flags["theme"]``, ``flags.enabled("reports")``.
+
+        It waits for the database only where the tenant changed, or is new to this process.
+        """
+        return self._run(lambda it: it.read())
+
+    def enabled(self, flag: str) -> bool:
+        """Whether a flag of true or false is on.
+
+        Raises:
+            UnknownFlag: It is not declared; says which name may have been meant.
+            InvalidRecord: It is no flag of true or false.
+        """
+        return self._run(lambda it: it.enabled(flag))
+
+    def value(self, flag: str) -> Any:
+        """Return the value of a flag.
+
+        Raises:
+            UnknownFlag: It is not declared.
+        """
+        return self._run(lambda it: it.value(flag))
+
+
+class BoundSettings(Bound[asynchronous.BoundSettings]):
+    """The settings of one tenant, typed by the model that the SDK was opened with."""
+
+    @overload
+    def get(self) -> Any: ...
+
+    @overload
+    def get(self, model: type[S]) -> S: ...
+
+    def get(self, model: type[TenantSettings] | None = None) -> Any:
+        """Return the settings, with defaults for what the tenant never set.
+
+        Args:
+            model: The model that the SDK was opened with, for the type checker.
+
+        Raises:
+            InvalidRecord: What is stored does not fit the model any more; ``field`` names it.
+        """
+        return self._pass_on(lambda it: it.get(model))
+
+    def update(
+        self, changes: Mapping[str, Any] | None = None, /, *, version: int | None = None, **fields: Any
+    ) -> Any:
+        """Change some settings and return all of them; what is not named stays. The change is audited by name.
+
+        Args:
+            changes: New values by name; or name them as keywords.
+            version: The version of the tenant's row in the directory that must be stored still.
+            **fields: New values by name.
+
+        Raises:
+            InvalidRecord: A value is not what the model wants, or there is no such setting; ``field`` names it.
+            Conflict: The tenant changed since ``version``.
+        """
+        return self._run(lambda it: it.update(changes, version=version, **fields))
 
 
 class Members(Bound[asynchronous.Members]):

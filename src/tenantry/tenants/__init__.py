@@ -35,7 +35,7 @@ from tenantry.tenants.own import (
     SupportSession,
     SupportWrite,
 )
-from tenantry.tenants.plans import store_plans
+from tenantry.tenants.plans import begin_counting, store_plans
 from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standings
 from tenantry.tenants.support import Support, TrailedHooks, begin_visit, visitor
@@ -84,6 +84,7 @@ __all__ = [
     "TenantStatus",
     "TrailedHooks",
     "audit",
+    "begin_counting",
     "begin_visit",
     "children_first",
     "cursor_secret",

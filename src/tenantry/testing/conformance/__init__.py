@@ -30,8 +30,10 @@ from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
+from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
+from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.search import Searches
@@ -53,9 +55,11 @@ class Conformance(
     Tenants,
     Administration,
     Transfers,
+    Plans,
     Isolation,
     Ports,
     Access,
+    Insights,
 ):
     """Every property that a database must have, each as a test."""
 
