@@ -174,7 +174,7 @@ async def test_no_statement_of_a_tenants_own_reaches_who_is_in_it_or_its_keys(ar
     for text in (
         "SELECT * FROM tenantry.api_keys",
         "SELECT * FROM tenantry.invitations",
-        "UPDATE tenantry.members SET roles = '{owner}'",
+        "UPDATE tenantry.members SET version = 2",
         "INSERT INTO tenantry.members (id) VALUES ('mallory')",
         "DELETE FROM tenantry.support_writes",
     ):
