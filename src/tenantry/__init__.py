@@ -4,6 +4,7 @@ from tenantry.aggregates import Avg, Count, Max, Min, Sum, Trunc
 from tenantry.conditions import between, contains, ilike, is_in, is_null, not_
 from tenantry.context import TenantContext, current_context, use_context
 from tenantry.errors import TenantryError
+from tenantry.plans import Flag, Plan, Quotas, Rate, TenantSettings
 from tenantry.schema import (
     PII,
     Encrypted,
@@ -16,7 +17,7 @@ from tenantry.schema import (
     Shared,
     Unique,
 )
-from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
@@ -29,6 +30,7 @@ __all__ = [
     "BulkResult",
     "Count",
     "Encrypted",
+    "Flag",
     "Hit",
     "Indexed",
     "KeyedModel",
@@ -37,18 +39,23 @@ __all__ = [
     "Model",
     "MultiTenantSDK",
     "Page",
+    "Plan",
     "PurgeCertificate",
+    "Quotas",
+    "Rate",
     "Record",
     "Ref",
     "RenamedFrom",
     "Searchable",
     "Shared",
     "Sum",
+    "SupportHandle",
     "SystemHandle",
     "Tenant",
     "TenantContext",
     "TenantHandle",
     "TenantId",
+    "TenantSettings",
     "TenantStatus",
     "TenantryError",
     "Trunc",

@@ -241,6 +241,10 @@ class Collection:
     Attributes:
         scope: ``tenant`` (each row belongs to one tenant), ``shared`` (tenants read, the system writes) or
             ``control`` (the SDK's own; no tenant reaches it).
+        rights: For a table of the SDK's own that holds rows of tenants: what a tenant's own statements may do with
+            its rows. The rest is for the system, narrowed to the tenant.
+        across: Groups of fields that are looked up across tenants, so that their indexes do not begin with the tenant.
+            For tables of the SDK's own.
     """
 
     name: str
@@ -251,6 +255,8 @@ class Collection:
     indexes: tuple[tuple[str, ...], ...]
     plain: bool
     renamed_from: str | None = None
+    rights: tuple[Literal["SELECT", "INSERT"], ...] | None = None
+    across: tuple[tuple[str, ...], ...] = ()
 
     @property
     def key(self) -> Field:

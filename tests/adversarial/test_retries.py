@@ -92,7 +92,9 @@ class TestAWrite:
             await data.update(Setting, "theme", value="x")  # so that the statement is prepared
             proxy.stall(to_server=False)
             writing = asyncio.create_task(data.update(Setting, "theme", value="once"))
-            if arena.app.pooled:  # the commit is a message of its own, which waits for the answer to the statement
+            if (
+                arena.app.pooled
+            ):  # the commit is a message of its own, which waits for the answer to the statement
                 await asyncio.sleep(0.1)
             else:
                 await _until(lambda: self._arrived(arena))
@@ -135,9 +137,7 @@ class TestAWrite:
             sdk.add_after_hook(announced.append)
             async with arena.judge.transaction():
                 await arena.judge.execute("SELECT FROM settings WHERE id = 'theme' FOR UPDATE")
-                writing = asyncio.create_task(
-                    sdk.tenant("acme").data.update(Setting, "theme", value="once")
-                )
+                writing = asyncio.create_task(sdk.tenant("acme").data.update(Setting, "theme", value="once"))
                 waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
                 await _until(lambda: arena.judge.fetchval(waits))
                 await _kill(arena)
@@ -304,5 +304,3 @@ async def _write_until(sdk: MultiTenantSDK, row: str, stopped: asyncio.Event) ->
             in_doubt += not getattr(outcome, "nothing_written", False)
             await asyncio.sleep(0.01)
     return acknowledged, in_doubt
-
-

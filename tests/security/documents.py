@@ -103,10 +103,14 @@ class Line:
         where = None if self.where is None else CONDITIONS[self.where][0]
         actions: Any = list(self.actions)
         if not self.allows:
-            return deny(actions, Document, where=where, fields=None if self.fields is None else sorted(self.fields))
+            return deny(
+                actions, Document, where=where, fields=None if self.fields is None else sorted(self.fields)
+            )
         if self.fields is not None and len(self.fields) > 2:
             return allow(actions, "documents", where=where, fields=hide(*sorted(set(OWN) - self.fields)))
-        return allow(actions, Document, where=where, fields=None if self.fields is None else sorted(self.fields))
+        return allow(
+            actions, Document, where=where, fields=None if self.fields is None else sorted(self.fields)
+        )
 
     def truth(self, row: dict[str, Any], asker: Asker) -> Truth:
         """Whether it is about ``row``; raises where the user lacks a claim."""

@@ -105,7 +105,9 @@ class Stage:
         await self.reads(frozenset(), None, where={field: value})
         await self.reads(frozenset(), [field, other])
         await self.reads(frozenset({other}), None, where={field: {"ne": value}}, order_by=order)
-        await self.reads(frozenset(), [field], where={"or": [{field: value}, {other: None}]}, order_by="created_at")
+        await self.reads(
+            frozenset(), [field], where={"or": [{field: value}, {other: None}]}, order_by="created_at"
+        )
         for id, row in self.rows.items():
             fields = self.seen("read", row)
             found = await outcome(self.data.get("documents", id))
@@ -167,7 +169,9 @@ class Stage:
             assert done is (self.refused("delete", frozenset()) or NotFound)
 
     async def create(self) -> None:
-        given = {name: self.dice.choice(VALUES[name]) for name in self.dice.sample(OWN, self.dice.randint(0, 5))}
+        given = {
+            name: self.dice.choice(VALUES[name]) for name in self.dice.sample(OWN, self.dice.randint(0, 5))
+        }
         id = uuid7()
         done = await outcome(self.data.create("documents", {"id": id, **given}))
         self.expect_create(done, id, given)
@@ -191,7 +195,9 @@ class Stage:
 
     async def upsert(self) -> None:
         id = self.dice.choice([*self.rows, uuid7()])
-        given = {name: self.dice.choice(VALUES[name]) for name in self.dice.sample(OWN, self.dice.randint(1, 3))}
+        given = {
+            name: self.dice.choice(VALUES[name]) for name in self.dice.sample(OWN, self.dice.randint(1, 3))
+        }
         done = await outcome(self.data.upsert("documents", {"id": id, **given}))
         refused = (
             self.refused("create", frozenset())

@@ -87,10 +87,12 @@ class Presented:
 
 
 _TWINS = (
+    sync.BoundSettings,
     sync.DataManager,
     sync.Insights,
     sync.MultiTenantSDK,
     sync.SystemHandle,
+    sync.TenantFlags,
     sync.TenantHandle,
     sync.TenantManager,
 )

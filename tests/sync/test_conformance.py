@@ -15,6 +15,7 @@ from tenantry.errors import Unsupported
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
+from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
@@ -24,7 +25,7 @@ from tests.servers import PostgresServer
 from tests.sync.presented import Presented
 
 
-class Synchronous(Rows, Pages, Constraints, Transactions, Tenants, Isolation):
+class Synchronous(Rows, Pages, Constraints, Transactions, Tenants, Plans, Isolation):
     """What of the suite is asked through the SDK; `Values` and `Filters` ask the same calls other questions."""
 
     @classmethod

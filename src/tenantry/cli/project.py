@@ -8,7 +8,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +17,8 @@ import typer
 from tenantry.cli import envfile
 from tenantry.config import Settings, load_settings
 from tenantry.errors import ConfigurationError
-from tenantry.schema import KeyedModel
+from tenantry.plans import Catalog, Flag, Plan, TenantSettings
+from tenantry.schema import KeyedModel, collection_of
 from tenantry.sdk import MultiTenantSDK
 
 T = TypeVar("T")
@@ -54,6 +55,19 @@ class Project:
 
     settings: Settings
     models: tuple[type[KeyedModel], ...]
+    plans: tuple[Plan, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    tenant_settings: type[TenantSettings] | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The plans, flags and settings, checked against each other and the models."""
+        collections = [item.name for item in map(collection_of, self.models) if item.scope == "tenant"]
+        return Catalog(self.plans, self.flags, self.tenant_settings, collections)
+
+    def without_plans(self) -> Project:
+        """Return the project as it would be if no plan were declared."""
+        return replace(self, plans=(), flags=())
 
     @property
     def url(self) -> str:
@@ -82,7 +96,13 @@ class Project:
         assert self.url
 
         async def opened() -> T:
-            async with MultiTenantSDK(self.settings, models=self.models) as sdk:
+            async with MultiTenantSDK(
+                self.settings,
+                models=self.models,
+                plans=self.plans,
+                flags=self.flags,
+                tenant_settings=self.tenant_settings,
+            ) as sdk:
                 return await work(sdk)
 
         return asyncio.run(opened())
@@ -94,7 +114,14 @@ def load_project(env_file: Path | None, config: Path | None, models: Sequence[st
     Raises:
         ConfigurationError: A file, option or model cannot be read.
     """
-    return Project(read_settings(env_file, config), load_models(models))
+    settings = [item for name in _listed("settings") for item in _found(name, "settings", type)]
+    return Project(
+        read_settings(env_file, config),
+        load_models(models),
+        tuple(item for name in _listed("plans") for item in _found(name, "plans", Plan)),
+        tuple(item for name in _listed("flags") for item in _found(name, "flags", Flag)),
+        settings[0] if settings else None,
+    )
 
 
 def read_settings(env_file: Path | None, config: Path | None = None) -> Settings:
@@ -120,35 +147,48 @@ def load_models(names: Sequence[str] | None) -> tuple[type[KeyedModel], ...]:
 
 def named_models(names: Sequence[str] | None) -> list[str]:
     """Return the names of models that are given; without one, those that ``pyproject.toml`` lists."""
-    return list(names or _listed())
+    return list(names or _listed("models"))
 
 
-def _listed() -> list[str]:
+def _listed(key: str) -> list[str]:
     path = Path("pyproject.toml")
     if not path.exists():
         return []
     try:
-        listed = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("tenantry", {}).get("models", [])
+        listed = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("tenantry", {}).get(key, [])
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"Cannot read {path}: {error}.", field="models") from error
+        raise ConfigurationError(f"Cannot read {path}: {error}.", field=key) from error
     names = [listed] if isinstance(listed, str) else listed
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError("tool.tenantry.models in pyproject.toml must list names.", field="models")
+        raise ConfigurationError(f"tool.tenantry.{key} in pyproject.toml must list names.", field=key)
     return names
 
 
-def _models_in(name: str) -> Iterable[type[KeyedModel]]:
+def _found(name: str, key: str, kind: type[Any]) -> list[Any]:
+    """Return what a name of ``pyproject.toml`` stands for."""
+    listed = list(_named(name, key))
+    for item in listed:
+        if not isinstance(item, kind):
+            raise ConfigurationError(f"{name} holds {item!r}, which is no {kind.__name__}.", field=key)
+    return listed
+
+
+def _named(name: str, key: str) -> Iterable[Any]:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise ConfigurationError(
-            f"{name!r} names no model.", field="models", fix="Write --models package.module:attribute."
+            f"{name!r} names nothing of {key}.", field=key, fix="Write package.module:attribute."
         )
     found: Any = _imported(module)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ConfigurationError(f"{module} has no {attribute}.", field="models")
+            raise ConfigurationError(f"{module} has no {attribute}.", field=key)
         found = getattr(found, part)
-    listed = found if isinstance(found, list | tuple | set | frozenset) else [found]
+    return found if isinstance(found, list | tuple | set | frozenset) else [found]
+
+
+def _models_in(name: str) -> Iterable[type[KeyedModel]]:
+    listed = _named(name, "models")
     for item in listed:
         if not (
             isinstance(item, type) and (issubclass(item, KeyedModel) or hasattr(item, "__tenantry_model__"))

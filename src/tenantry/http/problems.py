@@ -9,7 +9,9 @@ Conflict, UniqueViolation, ReferenceViolation, TenantExists,
 InvalidTransition                                                              409
 InvalidQuery, InvalidRecord and other wrong requests, IdempotencyConflict,
 InvalidTenantId                                                                422
-TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection            403
+TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection,
+AccessDenied, QuotaExceeded                                                    403
+QuotaExceeded of requests (with Retry-After)                                   429
 Unavailable (with Retry-After)                                                 503
 Refusal                                                                        its own
 all others                                                                     500
@@ -21,12 +23,14 @@ from __future__ import annotations
 import http
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tenantry.errors import (
+    AccessDenied,
     Conflict,
     ContextMismatch,
     IdempotencyConflict,
@@ -34,6 +38,7 @@ from tenantry.errors import (
     InvalidTenantId,
     InvalidTransition,
     NotFound,
+    QuotaExceeded,
     ReadOnlyCollection,
     ReferenceViolation,
     TenantDeleted,
@@ -65,15 +70,29 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     IdempotencyConflict: 422,
     InvalidTenantId: 422,
     InvalidRequest: 422,
+    AccessDenied: 403,
     ReadOnlyCollection: 403,
     TenantSuspended: 403,
     TenantDeleted: 403,
     ContextMismatch: 403,
+    QuotaExceeded: 403,
     Unavailable: 503,
     TenantryError: 500,
 }
 # What an error carries beyond its message that helps the caller to correct the request.
-_DETAILS: Final = ("path", "field", "fields", "expected_version", "current_version", "current", "wanted")
+_DETAILS: Final = (
+    "action",
+    "path",
+    "field",
+    "fields",
+    "expected_version",
+    "current_version",
+    "current",
+    "wanted",
+    "quota",
+    "used",
+    "limit",
+)
 
 
 class Refusal(TenantryError):
@@ -128,8 +147,15 @@ def problem(error: TenantryError) -> Problem:
         return _problem(status, "unavailable", "The service is away for a moment.", {}, retry)
     if status >= 500:
         return _problem(status, "internal-error", "The request could not be carried out.", {})
-    details = {name: getattr(error, name) for name in _DETAILS if getattr(error, name, None) is not None}
-    return _problem(status, code, error.message, details)
+    seconds = getattr(error, "retry_after", None)
+    if seconds is not None:
+        wait = {"Retry-After": str(math.ceil(seconds))}
+        return _problem(429, code, error.message, _details(error), wait)
+    return _problem(status, code, error.message, _details(error))
+
+
+def _details(error: TenantryError) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in _DETAILS if getattr(error, name, None) is not None}
 
 
 def answer(error: TenantryError, path: str) -> Problem:

@@ -83,6 +83,7 @@ class BoundSettings:
         Args:
             changes: New values by name; or name them as keywords.
             version: The version of the tenant's row in the directory that must be stored still.
+            **fields: New values by name.
 
         Raises:
             InvalidRecord: A value is not what the model wants, or there is no such setting; ``field`` names it.

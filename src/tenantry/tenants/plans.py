@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from tenantry import types
-from tenantry.errors import Conflict, InvalidRecord, TenantNotFound, UniqueViolation, Unsupported
+from tenantry.context import SystemContext
+from tenantry.errors import (
+    ConfigurationError,
+    Conflict,
+    InvalidRecord,
+    SchemaMismatch,
+    TenantNotFound,
+    UniqueViolation,
+    Unsupported,
+)
 from tenantry.plans import PLANS, USAGE, Catalog, FlagValue, FlagValues, Override, Quotas, Rate
 from tenantry.plans.counters import StoredPlan
 from tenantry.plans.flags import known_flag, stored_overrides
@@ -19,6 +28,7 @@ from tenantry.ports import DatabaseAdapter, Delete, Executor, Insert, Meter, Upd
 from tenantry.query import Comparison, Query
 from tenantry.tenants.directory import SYSTEM, TENANTS, Tenant, audit, next_change, tenant_of
 from tenantry.tenants.lease import TenantLease
+from tenantry.tenants.own import MEMBERS
 from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standing, Standings
 from tenantry.types import Record
@@ -45,6 +55,26 @@ async def store_plans(database: DatabaseAdapter, catalog: Catalog) -> None:
         if rows[0]["quotas"] != limits:
             now = dt.datetime.now(dt.UTC)
             await database.execute(SYSTEM, [Update(PLANS, plan.name, {"quotas": limits, "updated_at": now})])
+
+
+async def begin_counting(database: DatabaseAdapter) -> Meter:
+    """Return the database once it counts every row of a tenant.
+
+    Raises:
+        Unsupported: It cannot.
+        SchemaMismatch: It does not, and only the owner of its tables can change that.
+    """
+    if not isinstance(database, Meter):
+        raise Unsupported(
+            f"Rows or storage are limited, and this database ({database.name}) does not count them."
+        )
+    uncounted = await database.prepare_counting()
+    if uncounted:
+        raise SchemaMismatch(
+            [f"table {name} is not counted" for name in uncounted],
+            fix="Have it counted, as the owner of the tables: tenantry plans count.",
+        )
+    return database
 
 
 class PlanCalls:
@@ -97,12 +127,14 @@ class PlanCalls:
         given = {name: value for name, value in named.items() if value is not UNSET}
         collections = dict(per_collection or {})
         checked = Quotas(
-            **{name: value for name, value in given.items()},  # type: ignore[arg-type]
+            **cast("dict[str, Any]", given),
             per_collection={name: limit for name, limit in collections.items() if limit is not None},
         ).limits()
         unlimited = [*given, *(f"{PER_COLLECTION}{name}" for name in collections)]
         changes = {**dict.fromkeys(unlimited), **checked}
         self._catalog.check_limits(changes)
+        if any(limit is not None and name not in ("requests", "members") for name, limit in changes.items()):
+            await self._check_counting()
 
         def change(tenant: Tenant) -> Record:
             return {"quotas": {**tenant.quotas, **changes}}
@@ -205,7 +237,7 @@ class PlanCalls:
             tenant.plan,
             Usage("rows", used["rows"], limits.get("rows")),
             Usage("storage", used["storage"], limits.get("storage")),
-            None,
+            await self._members(tenant, limits.get("members")),
             await self._requests.usage(standing),
             collections,
         )
@@ -242,6 +274,20 @@ class PlanCalls:
 
     # -- inside
 
+    async def _members(self, tenant: Tenant, limit: int | None) -> Usage | None:
+        of_tenant = SystemContext("usage", "tenantry", types.tenant_id(tenant.id))
+        used = await self._database.count(of_tenant, Query(MEMBERS, ()))
+        return Usage("members", used, limit) if used or limit is not None else None
+
+    async def _check_counting(self) -> None:
+        if self._catalog.plans and not self._catalog.counts:
+            raise ConfigurationError(
+                "No plan limits rows or storage, so they are not counted.",
+                field="plans",
+                fix="Let a plan limit them, however high, so that each start checks that all tables are counted.",
+            )
+        await begin_counting(self._database)
+
     def _meter(self) -> Meter:
         if not isinstance(self._database, Meter):
             raise Unsupported(f"This database ({self._database.name}) does not count rows.")
@@ -271,8 +317,9 @@ class PlanCalls:
         async with self._database.transaction(SYSTEM) as unit:
             number = await next_change(unit)
             tenant = await _locked(unit, tenant_id)
-            changes = {**change(tenant), "change": number, "updated_at": dt.datetime.now(dt.UTC)}
-            rows = await unit.execute(SYSTEM, [Update(TENANTS, tenant_id, TENANTS.validate_changes(changes))])
+            changes = TENANTS.validate_changes(change(tenant))
+            changes |= {"change": number, "updated_at": dt.datetime.now(dt.UTC)}
+            rows = await unit.execute(SYSTEM, [Update(TENANTS, tenant_id, changes)])
             await unit.execute(
                 SYSTEM,
                 [audit(action, reason, actor=actor, tenant=tenant_id, details=msgspec.to_builtins(details))],

@@ -16,9 +16,11 @@ from typing import Any, cast
 import asyncpg
 
 from tenantry.context import Context
+from tenantry.databases.postgres.counting import SQLSTATE_QUOTA
 from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import Conflict, NotFound, TenantryError
-from tenantry.ports import REFUSALS, Delete, Insert, Outcome, Update, Upsert, Write
+from tenantry.ports import REFUSALS, Delete, Insert, Outcome, Purge, Update, Upsert, Write
+from tenantry.query import EVERYTHING
 from tenantry.schema import Collection
 from tenantry.types import Record
 
@@ -32,6 +34,10 @@ _REFUSED = (
     asyncpg.DataError,
     asyncpg.RaiseError,
 )
+
+
+def _is_about_one(error: asyncpg.PostgresError) -> bool:
+    return isinstance(error, _REFUSED) or error.sqlstate == SQLSTATE_QUOTA
 
 
 class Each:
@@ -71,7 +77,9 @@ class Each:
         await self._connection.execute("SAVEPOINT batch")
         try:
             outcomes = await self._together(units)
-        except (*REFUSALS, *_REFUSED) as error:
+        except (*REFUSALS, asyncpg.PostgresError) as error:
+            if isinstance(error, asyncpg.PostgresError) and not _is_about_one(error):
+                raise
             await self._connection.execute("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
             if len(units) == 1:
                 return [error if isinstance(error, TenantryError) else self._translated(error)]
@@ -208,6 +216,8 @@ def _is_simple(unit: Unit, collection: Collection) -> bool:
     first, *added = unit
     if isinstance(first, Insert) and len(first.records) != 1:
         return False
+    if not isinstance(first, Insert | Purge) and first.where is not EVERYTHING:
+        return False  # which rows it may touch is said in the statement of one row
     return all(isinstance(write, Insert) and write.collection is not collection for write in added)
 
 

@@ -33,9 +33,9 @@ SETTINGS: Final = {
     "timezone": "UTC",
 }
 _TRIGGERS_OF: Final = {
-    "INSERT": ("tenantry_count_insert", "NEW TABLE AS added"),
-    "UPDATE": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
-    "DELETE": ("tenantry_count_delete", "OLD TABLE AS removed"),
+    "insert": ("tenantry_count_insert", "NEW TABLE AS added"),
+    "update": ("tenantry_count_update", "OLD TABLE AS removed NEW TABLE AS added"),
+    "delete": ("tenantry_count_delete", "OLD TABLE AS removed"),
 }
 _LOCK: Final = 0x7465_6E61_6E75  # in ASCII, tenanu: recounts take turns
 _COLUMNS: Final = "(id, version, created_at, updated_at, tenant, collection, row_count, byte_count)"
@@ -137,7 +137,7 @@ async def begin_counting(owner: Any, table: str) -> None:
         for verb, (trigger, tables) in _TRIGGERS_OF.items():
             await owner.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {name}")
             await owner.execute(
-                f"CREATE TRIGGER {trigger} AFTER {verb} ON {name} REFERENCING {tables} "
+                f"CREATE TRIGGER {trigger} AFTER {verb.upper()} ON {name} REFERENCING {tables} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION tenantry.count_rows()"
             )
         for setting, value in SETTINGS.items():
@@ -194,9 +194,14 @@ async def recount(control: TenantPool, tenant_id: str, tables: Sequence[str]) ->
 
 async def uncounted(control: TenantPool, tables: Sequence[str]) -> list[str]:
     """Return the tables that lack one of the triggers, or have it switched off."""
-    names = [name for name, _ in _TRIGGERS_OF.values()]
     async with control.statement(None) as connection:
-        rows = await connection.fetch(_TRIGGERS, list(tables), names)
+        return await uncounted_tables(connection, tables)
+
+
+async def uncounted_tables(connection: Any, tables: Sequence[str]) -> list[str]:
+    """Return the same, asked by any role."""
+    names = [name for name, _ in _TRIGGERS_OF.values()]
+    rows = await connection.fetch(_TRIGGERS, list(tables), names)
     return sorted(set(tables) - {row["table"] for row in rows})
 
 
