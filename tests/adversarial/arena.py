@@ -219,7 +219,7 @@ async def _sweep(judge: Any) -> None:
     while await judge.fetchval(f"SELECT count(*) {others}"):
         await asyncio.sleep(0.002)
     own = ("tenantry.tenants", "tenantry.audit", "tenantry.idempotency", "tenantry.fences")
-    await judge.execute(f"TRUNCATE {', '.join([*TENANT_TABLES, 'countries', *own])}")
+    await judge.execute(f"TRUNCATE {', '.join([*TENANT_TABLES, 'countries', *own])} CASCADE")
 
 
 @asynccontextmanager
