@@ -26,6 +26,7 @@ from tenantry.errors import (
 )
 from tenantry.query import Query
 from tenantry.schema import Collection, collection_of
+from tenantry.searching import Search
 from tenantry.tenants import EPOCH, TENANTS, TenantLease, children_first
 from tenantry.testing.models import MODELS, Note
 from tenantry.types import Record
@@ -69,6 +70,9 @@ class Directory:
             raise DatabaseUnavailable("away")
 
     async def count(self, context: Context, query: Query) -> int:
+        raise NotImplementedError
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
         raise NotImplementedError
 
     async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:

@@ -18,6 +18,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from tenantry import MultiTenantSDK, TenantHandle, contains, ilike, is_null, not_
+from tenantry.aggregates import Count, Max, Sum
 from tenantry.data import DataManager
 from tenantry.errors import AccessDenied, NotFound, TenantryError
 from tenantry.security.access import AccessPolicy, Role, allow, allow_all, hide
@@ -156,7 +157,7 @@ ATTACKS: dict[str, Attack] = {
     "create hidden": lambda h: h.data.create(Customer(name="mallory", email="x", notes={"a": 1})),
     "create elsewhere": lambda h: h.data.create(Setting(id="new", value="x")),
     "create one bad of two": lambda h: h.data.bulk_create(
-        [Customer(name="mallory", email="y"), Customer(name="victim", email="z")]
+        [Customer(name="mallory", email="y"), Customer(name="victim", email="z")], atomic=True
     ),
     "upsert another": lambda h: h.data.upsert(
         Customer(id=h.victim.id, name="mallory", email="x", tags=["x"])
@@ -164,6 +165,23 @@ ATTACKS: dict[str, Attack] = {
     "upsert by a hidden value": lambda h: h.data.upsert(
         Customer(name="mallory", email=f"victim@{SECRET}.example"), on="email"
     ),
+    "bulk update another": lambda h: h.data.bulk_update(
+        Customer, [(h.victim.id, {"tags": ["x"]}), (h.own.id, {"notes": {}}), (h.own.id, {"name": "victim"})]
+    ),
+    "bulk upsert another": lambda h: h.data.bulk_upsert(
+        [Customer(id=h.victim.id, name="mallory", email="x"), Customer(name="victim", email="y")]
+    ),
+    "bulk delete another": lambda h: h.data.bulk_delete(Customer, [h.victim.id, h.other.id]),
+    "aggregate": lambda h: h.data.aggregate(Customer, {"most": Max("email")}),
+    "aggregate by a hidden field": lambda h: h.data.aggregate(
+        "customers", {"n": Count()}, group_by=["email"]
+    ),
+    "aggregate of some": lambda h: h.data.aggregate(Customer, {"n": Count()}, {"email": {"gt": "n"}}),
+    "sum": lambda h: h.data.aggregate(Order, {"all": Sum("total")}, group_by=["number"]),
+    "having": lambda h: h.data.aggregate(Order, {"all": Sum("total")}, having={"all": {"gt": 5}}),
+    "search": lambda h: h.data.search(Customer, "victim", highlight=True),
+    "search with a filter": lambda h: h.data.search(Customer, "mallory", where={"email": {"gt": "a"}}),
+    "search for the like": lambda h: h.data.search("customers", "victin", typos=True),
     "an unlisted collection": lambda h: h.data.read(Setting),
     "its rows": lambda h: h.data.get(Setting, "theme"),
     "its replays": lambda h: h.data.create(Setting(id="mine", value=SECRET), idempotency_key="k"),
@@ -226,6 +244,17 @@ async def test_what_is_ones_own_still_works(scene: House) -> None:
     """Else the tests above would prove nothing."""
     assert [row["name"] for row in await scene.data.read("customers")] == ["mallory"]
     assert await scene.data.count(Customer) == await scene.data.count(Order) == 1
+    assert await scene.data.aggregate(Order, {"n": Count(), "most": Max("number")}) == [{"n": 1, "most": 7}]
+    assert await scene.data.aggregate(Customer, {"n": Count()}, group_by=["name"]) == [
+        {"name": "mallory", "n": 1}
+    ]
+    [hit] = await scene.data.search("customers", "mall", highlight=True)
+    assert (hit.row["name"], "email" in hit.row) == ("mallory", False)
+    assert len(await scene.data.search(Customer, "victim")) == 0
+    done = await scene.data.bulk_update(
+        Customer, [(scene.own.id, {"tags": ["b"]}), (scene.victim.id, {"tags": []})]
+    )
+    assert [outcome.ok for outcome in done] == [True, False]
     assert (await scene.data.update(Customer, scene.own.id, tags=["new"])).tags == ["new"]
     new = await scene.data.create(Customer(name="mallory", email="new"))
     await scene.data.delete(Customer, new.id)

@@ -116,6 +116,8 @@ def test_what_is_asked_row_by_row() -> None:
         (Plan("Seq Scan", None, scanned=5_000, kept=5_000), {"rows": 20}, True),
         (Plan("Seq Scan", None, scanned=5_000, kept=5_000), {"rows": 1_001}, False),
         (Plan("Seq Scan", None, scanned=5_000, kept=4_000), {"verb": "count", "rows": 1}, False),
+        (Plan("Seq Scan", None, scanned=5_000, kept=4_000), {"verb": "aggregate", "rows": 1}, False),
+        (Plan("Seq Scan", None, scanned=5_000, kept=40), {"verb": "aggregate", "rows": 3}, True),
         (Plan("Seq Scan", None, scanned=5_000, kept=0), {"rows": 0}, True),
     ],
 )

@@ -12,6 +12,7 @@ from tests.insights.shop import MODELS, Article
 def test_a_report_of_two_sessions(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shop.db"
     performance = {"slow_query_seconds": 1e-9}
+    found = []
     for _ in range(2):
         with MultiTenantSDK.open(url, models=MODELS, schema="create", performance=performance, env={}) as sdk:
             sdk.tenants.create("acme")
@@ -21,4 +22,5 @@ def test_a_report_of_two_sessions(tmp_path: Path) -> None:
             assert (shape.count, shape.scanned) == (1, 0)
             both = sdk.insights.report(since=dt.timedelta(hours=1))
             assert sdk.insights.apply(both.findings) == []
-    assert (both.processes, [item.count for item in both.shapes]) == (2, [2])
+            found.append((both.processes, [item.count for item in both.shapes]))
+    assert found == [(1, [1]), (2, [2])]

@@ -236,7 +236,8 @@ async def test_sqlite_says_how_it_reads_and_its_index_is_made(url: str) -> None:
                 )
                 await data.read(Article, {"words": 7}, order_by="-published", limit=5)
                 await data.count(Article, {"words": 7})
-            for _ in range(3):
+                await data.aggregate(Article, {"number": {"count": "*"}}, {"words": 7})
+            for _ in range(4):
                 await sdk.insights.flush()
             return await sdk.insights.report()
 
@@ -252,7 +253,7 @@ async def test_sqlite_says_how_it_reads_and_its_index_is_made(url: str) -> None:
         after = await ask()
         assert [item for item in after.findings if item.code == "missing-index"] == []
         used = [shape.plan and shape.plan.index for shape in after.shapes if "words eq" in shape.shape]
-        assert used == ["articles_words_published_adv"] * 3
+        assert used == ["articles_words_published_adv"] * 4
 
 
 async def test_explaining_opens_no_other_table(url: str) -> None:

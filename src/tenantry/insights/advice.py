@@ -23,7 +23,7 @@ WASTEFUL: Final = 5
 LARGE: Final = 1_000
 """So many rows, on average, make a large read."""
 
-_INDEXABLE: Final = frozenset({"read", "count"})
+_INDEXABLE: Final = frozenset({"read", "count", "aggregate"})
 
 
 class Adviser:
@@ -209,7 +209,7 @@ def is_wasteful(item: Counted) -> bool:
     if plan is None or plan.scanned is None or plan.scanned < MANY_SCANNED:
         return False
     useful = counts.rows / counts.count if counts.count else 0.0
-    if item.shape.verb == "count":
+    if item.shape.verb != "read":
         useful = plan.kept if plan.kept is not None else plan.scanned
     return plan.scanned >= WASTEFUL * max(useful, 1)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tenantry.aggregates import Count, Max
 from tenantry.conditions import is_in
 from tenantry.errors import AccessDenied, Conflict, FieldHidden, NotFound, UniqueViolation
 from tenantry.filters import parse_where
 from tenantry.ports import Delete, Update, Upsert, Write
+from tenantry.query import Filter
 from tenantry.schema import collection_of
 from tenantry.sdk import MultiTenantSDK, TenantHandle
 from tenantry.security.access import AccessPolicy, Role, allow, allow_all, deny, hide
@@ -131,6 +133,35 @@ class Access(Setting):
                     await sdk._database.execute(acme.context, [write])
         assert (await acme.data.get(Note, "n")).text == "x"
 
+    async def test_each_of_many_writes_keeps_its_condition(
+        self, sdk: MultiTenantSDK, acme: TenantHandle
+    ) -> None:
+        notes, database = collection_of(Note), sdk._database
+        assert database is not None
+        await acme.data.bulk_create([Note(id=str(n), text="ab"[n % 2]) for n in range(6)])
+        moment = dt.datetime.now(dt.UTC)
+        record = {"text": "c", "version": 1, "created_at": moment, "updated_at": moment}
+        changes: Record = {"text": "c", "updated_at": moment}
+
+        def each(make: Callable[[str], Write]) -> list[Sequence[Write]]:
+            return [[make(str(n))] for n in range(6)]
+
+        def where(text: str) -> Filter:
+            return parse_where(notes, {"text": text})
+
+        for units, refusal in (
+            (each(lambda id: Update(notes, id, changes, None, where("a"))), NotFound),
+            (
+                each(lambda id: Upsert(notes, {"id": id, **record}, ("id",), tuple(changes), where("c"))),
+                UniqueViolation,
+            ),
+            (each(lambda id: Delete(notes, id, None, where("c"))), NotFound),
+        ):
+            done = await database.execute_each(acme.context, units)
+            assert [isinstance(outcome, list) for outcome in done] == [True, False] * 3
+            assert all(isinstance(outcome, refusal) for outcome in done[1::2])
+        assert [row["text"] for row in await acme.data.read("notes")] == ["b", "b", "b"]
+
     # -- a policy
 
     async def test_users_of_one_tenant_see_what_is_theirs(self, library: TenantHandle) -> None:
@@ -145,7 +176,12 @@ class Access(Setting):
         assert [book.copies for book in (*page, *rest)] == [2, 0]
         assert [author.name for author in page.included["author"].values()] == ["ann"]
         assert not hasattr(page[0], "isbn")
+        figures = {"most": Max("copies"), "books": Count()}
+        assert await clerk.data.aggregate(Book, figures) == [{"most": 2, "books": 2}]
         for wrong in (
+            clerk.data.aggregate(Book, {"first": Max("isbn")}),
+            clerk.data.aggregate(Book, figures, group_by=["isbn"]),
+            clerk.data.aggregate(Book, figures, {"isbn": "u1"}),
             clerk.data.read(Book, {"isbn": "u1"}),
             clerk.data.read("books", order_by="isbn"),
             clerk.data.read("books", fields=["isbn"]),
