@@ -16,6 +16,7 @@ from tenantry.errors import (
     InvalidRecord,
     QuotaExceeded,
     TransactionFailed,
+    UniqueViolation,
     UnknownFlag,
     UnknownPlan,
 )
@@ -128,7 +129,9 @@ class Plans(Setting):
         acme = await self.on_plan(planned, "five")
         await acme.data.create(Folder(id=0))
         result = await acme.data.bulk_create([Folder(id=number) for number in range(9)])
-        assert [index for index, item in enumerate(result.errors) if item] or result.errors
+        kinds = {index: type(error) for index, error in result.refused.items()}
+        assert kinds.pop(0) is UniqueViolation
+        assert kinds == dict.fromkeys((5, 6, 7, 8), QuotaExceeded)
         assert await acme.data.count(Folder) == 5
         with pytest.raises(QuotaExceeded):
             await acme.data.bulk_create([Folder(id=10), Folder(id=11)], atomic=True)
