@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.harness import Effort, Report
 
 BENCHMARKS = {
+    "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",
     "search": "benchmarks.search",

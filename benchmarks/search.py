@@ -111,10 +111,16 @@ async def _fill(admin_url: str) -> list[str]:
             rows.append((*key, name, description, 1, now, now))
             words += [(*key, word, *counted) for word, counted in ranks([name, description]).items()]
         words.sort(key=lambda word: (word[0], word[2]))
-        columns = ("tenant_id", "id", "name", "description", "version", "created_at", "updated_at")
-        await connection.copy_records_to_table("products", records=rows, columns=columns)
-        columns = ("tenant_id", "id", "term", "rank_name", "rank_description")
-        await connection.copy_records_to_table("products_search", records=words, columns=columns)
+        await connection.copy_records_to_table(
+            "products",
+            records=rows,
+            columns=["tenant_id", "id", "name", "description", "version", "created_at", "updated_at"],
+        )
+        await connection.copy_records_to_table(
+            "products_search",
+            records=words,
+            columns=["tenant_id", "id", "term", "rank_name", "rank_description"],
+        )
         await connection.execute("ALTER TABLE products_search ENABLE TRIGGER ALL")
     finally:
         await connection.close()

@@ -19,17 +19,17 @@ PACKAGE = ROOT / "src" / "tenantry"
 
 # module -> its classes that have a synchronous twin
 CLASSES = {
-    "tenants": ("TenantManager", "TenantFlags", "BoundSettings"),
+    "tenants": ("TenantManager", "TenantFlags", "BoundSettings", "Members", "Invitations", "APIKeys", "Support"),
     "data": ("DataManager",),
     "insights": ("Insights",),
-    "sdk": ("TenantHandle", "SystemHandle", "MultiTenantSDK"),
+    "sdk": ("TenantHandle", "SupportHandle", "SystemHandle", "MultiTenantSDK"),
 }
 TWINS = {name: module for module, names in CLASSES.items() for name in names}
 ROOT_CLASS = "MultiTenantSDK"
 # What opens and closes the SDK, and the method of the session that does it.
 LIFE = {"initialize": "open", "close": "close"}
 # What may be called before the SDK is open.
-ANYTIME = {"on", "add_within_hook", "add_after_hook", "get_metrics"}
+ANYTIME = {"on", "add_join_check", "add_within_hook", "add_after_hook", "get_metrics"}
 # Blocks that give one connection, which is for the thread that opened them.
 PINNED = {"transaction"}
 # What runs a function of the caller's in a block, in the caller's own thread, as often as it takes.

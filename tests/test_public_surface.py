@@ -15,8 +15,8 @@ import tenantry
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.data import DataManager
 from tenantry.insights import Insights
-from tenantry.sdk import SystemHandle
-from tenantry.tenants import TenantManager
+from tenantry.sdk import SupportHandle, SystemHandle
+from tenantry.tenants import APIKeys, Invitations, Members, Support, TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
@@ -25,6 +25,7 @@ SURFACE: dict[str, list[str]] = {
         "Count",
         "Encrypted",
         "Flag",
+        "Hit",
         "Indexed",
         "KeyedModel",
         "Max",
@@ -41,6 +42,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "SupportHandle",
         "Sum",
         "SystemHandle",
         "Tenant",
@@ -75,6 +77,7 @@ SURFACE: dict[str, list[str]] = {
         "Resolver",
         "StaticKeys",
         "StoredKey",
+        "TenantKeyResolver",
         "TenantMiddleware",
         "any_of",
         "by_header",
@@ -122,10 +125,15 @@ SURFACE: dict[str, list[str]] = {
         "hide",
     ],
     "tenantry.sync": [
+        "APIKeys",
         "BoundSettings",
         "DataManager",
         "Insights",
+        "Invitations",
+        "Members",
         "MultiTenantSDK",
+        "Support",
+        "SupportHandle",
         "SystemHandle",
         "TenantFlags",
         "TenantHandle",
@@ -139,6 +147,7 @@ SURFACE: dict[str, list[str]] = {
 METHODS: dict[type, list[str]] = {
     MultiTenantSDK: [
         "add_after_hook",
+        "add_join_check",
         "add_within_hook",
         "bind",
         "capabilities",
@@ -147,16 +156,35 @@ METHODS: dict[type, list[str]] = {
         "explain_access",
         "get_health",
         "get_metrics",
+        "identify_api_key",
+        "impersonate",
         "initialize",
         "insights",
         "job_signer",
+        "member_roles",
         "on",
         "open",
         "system",
         "tenant",
         "tenants",
     ],
-    TenantHandle: ["context", "data", "flags", "session", "settings", "usage"],
+    TenantHandle: [
+        "api_keys",
+        "context",
+        "data",
+        "flags",
+        "invitations",
+        "members",
+        "session",
+        "settings",
+        "support",
+        "usage",
+    ],
+    SupportHandle: ["context", "data"],
+    Members: ["add", "get", "list", "remove", "roles_of", "set_roles"],
+    Invitations: ["create", "list", "resend", "revoke"],
+    APIKeys: ["create", "get", "list", "revoke", "rotate"],
+    Support: ["allow", "consent", "revoke", "sessions", "writes"],
     SystemHandle: ["context", "data"],
     DataManager: [
         "aggregate",
@@ -168,22 +196,30 @@ METHODS: dict[type, list[str]] = {
         "exists",
         "get",
         "read",
+        "search",
         "sql",
         "transaction",
         "update",
         "upsert",
     ],
-    Insights: ["apply", "flush", "report"],
     TenantManager: [
+        "accept_invitation",
+        "by_slug",
         "clear_flag",
         "clear_quota",
+        "clone",
         "create",
+        "create_many",
         "delete",
+        "export",
         "flags",
         "get",
+        "import_",
         "list",
+        "of_user",
         "purge",
         "recount",
+        "rename",
         "resume",
         "set_flag",
         "set_quota",
@@ -191,6 +227,7 @@ METHODS: dict[type, list[str]] = {
         "update",
         "usage",
     ],
+    Insights: ["apply", "flush", "report"],
 }
 
 SIGNATURES: dict[Any, str] = {
@@ -222,7 +259,8 @@ def test_a_module_exports_these_names(name: str) -> None:
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_class_has_these_members(cls: type) -> None:
     members = {name for name in dir(cls) if not name.startswith("_")}
-    attributes = {TenantHandle: {"context", "data", "flags", "settings"}, SystemHandle: {"context", "data"}}
+    bound = {"context", "data"}
+    attributes = {TenantHandle: {*bound, "flags", "settings"}, SupportHandle: bound, SystemHandle: bound}
     assert members | attributes.get(cls, set()) == set(METHODS[cls])
 
 

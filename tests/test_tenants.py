@@ -26,6 +26,7 @@ from tenantry.errors import (
 )
 from tenantry.query import Query
 from tenantry.schema import Collection, collection_of
+from tenantry.searching import Search
 from tenantry.tenants import EPOCH, TENANTS, TenantLease, children_first
 from tenantry.testing.models import MODELS, Note
 from tenantry.types import Record
@@ -69,6 +70,9 @@ class Directory:
             raise DatabaseUnavailable("away")
 
     async def count(self, context: Context, query: Query) -> int:
+        raise NotImplementedError
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
         raise NotImplementedError
 
     async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
@@ -218,6 +222,53 @@ class TestLease:
             await lease.admit(id)
         assert len(lease._known) == 10
         await lease.close()
+
+    async def test_it_forgets_the_one_that_was_asked_for_longest_ago(self, directory: Directory) -> None:
+        lease = TenantLease(directory, max_tenants=3)
+        directory.statuses = {f"t{number}": TenantStatus.ACTIVE for number in range(6)}
+        for id in ("t0", "t1", "t2"):
+            await lease.admit(id)
+        assert lease.admits("t0")
+        await lease.admit("t3")
+        assert [lease.admits(id) for id in ("t0", "t1", "t2", "t3")] == [True, False, True, True]
+        known, size = lease.size()
+        assert known == 3
+        assert size > 0
+        await lease.close()
+
+    async def test_a_flood_of_unknown_ids_evicts_nobody_and_asks_little(self, directory: Directory) -> None:
+        lease = TenantLease(directory, max_tenants=3)
+        await lease.admit("acme")
+        directory.delay = 0.02
+        ids = [f"nobody{number}" for number in range(2_000)]
+        refused = await asyncio.gather(*map(lease.admit, ids), return_exceptions=True)
+        assert all(isinstance(outcome, TenantNotFound) for outcome in refused)
+        assert directory.asked.count("tenantry_tenants") <= 1 + 2 + 2_000 // 500
+        directory.delay = 0.0
+        asked = len(directory.asked)
+        for id in ids[:300]:
+            with pytest.raises(TenantNotFound):
+                await lease.admit(id)
+        assert len(directory.asked) - asked <= 2  # the same ones again; a renewal at most
+        assert lease.admits("acme")
+        await lease.close()
+
+    async def test_one_who_is_cancelled_leaves_the_look_up_to_the_others(
+        self, lease: TenantLease, directory: Directory
+    ) -> None:
+        await lease.admit("globex")
+        directory.delay = 0.02
+        first, second = (asyncio.create_task(lease.admit("acme")) for _ in range(2))
+        await asyncio.sleep(0.005)
+        first.cancel()
+        await second
+        assert first.cancelled()
+        directory.away = True
+        with pytest.raises(DirectoryUnavailable):
+            await lease.admit("initech")
+        directory.away = False
+        with pytest.raises(TenantNotFound):
+            await lease.admit("initech")
 
     async def test_a_thousand_changes_at_once_forget_everybody(
         self, lease: TenantLease, directory: Directory

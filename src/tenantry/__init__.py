@@ -17,7 +17,7 @@ from tenantry.schema import (
     Shared,
     Unique,
 )
-from tenantry.sdk import MultiTenantSDK, SystemHandle, TenantHandle
+from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
 from tenantry.tenants import PurgeCertificate, Tenant, TenantStatus
 from tenantry.types import BulkOutcome, BulkResult, Hit, Page, Record, TenantId
 
@@ -49,6 +49,7 @@ __all__ = [
     "Searchable",
     "Shared",
     "Sum",
+    "SupportHandle",
     "SystemHandle",
     "Tenant",
     "TenantContext",

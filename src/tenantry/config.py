@@ -24,7 +24,7 @@ _OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
 # Sections of the specification whose parts are not built yet, and options of built sections that wait for one.
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
-    "database": frozenset({"replicas", "shards", "databases"}),
+    "database": frozenset({"shards", "databases"}),
     "performance": frozenset({"batch_size", "use_cache"}),
 }
 
@@ -46,6 +46,9 @@ class DatabaseConfig(Section):
         seal_key: PostgreSQL: ``kid:base64``, as made by ``tenantry init``; several, newest first, separated by commas.
         schema_mode: ``check`` compares the tables with the models at start; ``create`` makes those that are missing.
         pool_size: PostgreSQL: the most connections to keep.
+        replicas: PostgreSQL: hot standbys that may answer reads, as URLs of the same role; in the environment separated
+            by commas.
+        max_replica_lag: PostgreSQL: seconds that a replica may be behind to answer at all.
         timeout: Seconds after which a statement fails.
         max_connections_per_tenant: PostgreSQL: the most connections that one tenant holds at a time.
         acquire_timeout: PostgreSQL: seconds to wait for a free connection.
@@ -62,6 +65,8 @@ class DatabaseConfig(Section):
     seal_key: SecretStr | None = None
     schema_mode: Literal["check", "create"] = "check"
     pool_size: int = pydantic.Field(default=10, ge=1, le=1000)
+    replicas: tuple[SecretStr, ...] = ()
+    max_replica_lag: float = pydantic.Field(default=1.0, gt=0, le=60)
     timeout: float = pydantic.Field(default=30.0, gt=0, le=3600)
     max_connections_per_tenant: int | None = pydantic.Field(default=None, ge=1, le=1000)
     acquire_timeout: float = pydantic.Field(default=10.0, gt=0, le=3600)
@@ -69,6 +74,11 @@ class DatabaseConfig(Section):
     retry_attempts: int = pydantic.Field(default=3, ge=1, le=10)
     readers: int = pydantic.Field(default=3, ge=1, le=64)
     durability: Literal["normal", "full"] = "normal"
+
+    @pydantic.field_validator("replicas", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class PerformanceConfig(Section):

@@ -34,6 +34,7 @@ class TenantContext:
         user_id: The user who asks, if any.
         claims: What the identity provider said of the user. Kept as an immutable copy.
         request_id: A correlation id for logs and traces.
+        primary: Whether reads must be answered by the primary, whatever a replica could answer.
         claims_digest: The same for equal users and claims, so that a batch or cache never mixes two.
     """
 
@@ -41,6 +42,7 @@ class TenantContext:
     user_id: str | None = None
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, hash=False)
     request_id: str | None = field(default=None, compare=False)
+    primary: bool = field(default=False, compare=False, kw_only=True)
     claims_digest: bytes = field(init=False, repr=False, default=b"")
 
     def __post_init__(self) -> None:

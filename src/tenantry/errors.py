@@ -12,7 +12,9 @@
     │   ├── UnsafeRole              the database role would void the isolation
     │   ├── AttestationFailed       one canary tenant reached another's rows
     │   ├── SealRejected            the database did not accept the tenant's seal
-    │   └── JobRejected             a job's token does not let it run; carries the reason
+    │   ├── JobRejected             a job's token does not let it run; carries the reason
+    │   ├── CredentialRejected      an API key or an invitation is not accepted; carries the reason
+    │   └── SupportRefused          the tenant does not let support in, or no longer
     ├── AccessDenied                the policy does not let this user do it; nothing was read or written
     │   └── FieldHidden             carries the path to the field
     ├── TenantError                 about a tenant itself
@@ -23,6 +25,8 @@
     │   ├── TenantDeleted
     │   ├── InvalidTransition
     │   ├── PurgeIncomplete
+    │   ├── MemberExists
+    │   ├── LastOwner               a tenant that has owners keeps one
     │   └── QuotaExceeded           carries what is limited, and how much of it is used
     ├── InvalidRequest              the call is wrong; the database was not touched
     │   ├── InvalidQuery            carries the path to the fault
@@ -41,6 +45,7 @@
     │   ├── BulkFailed              some items of a bulk call were refused; carries their errors
     │   ├── IdempotencyConflict
     │   ├── TransactionFailed
+    │   ├── ArchiveError            a file of a tenant is damaged, or does not fit the models
     │   ├── AdoptionError           an existing schema cannot be adopted as it stands
     │   └── SchemaMismatch
     └── Unavailable                 try again later
@@ -158,6 +163,22 @@ class JobRejected(IsolationError):
         self.reason = reason
 
 
+class CredentialRejected(IsolationError):
+    """An API key or the token of an invitation is not accepted. The message does not repeat it.
+
+    ``reason`` is one of ``malformed``, ``unknown``, ``expired``, ``revoked``, ``used`` and ``for somebody else``. It is
+    for logs; whoever sent the credential needs no more than that it was not accepted.
+    """
+
+    def __init__(self, message: str, *, reason: str, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.reason = reason
+
+
+class SupportRefused(IsolationError):
+    """The tenant does not let support in, or no longer: no consent, revoked, or the time is over."""
+
+
 class AccessDenied(TenantryError):
     """The access policy does not let this user do it. Nothing was read or written.
 
@@ -249,6 +270,14 @@ class PurgeIncomplete(TenantError):
             fix="Stop what still writes for this tenant, then purge again.",
         )
         self.remaining = remaining
+
+
+class MemberExists(TenantError):
+    """The user is a member with other roles."""
+
+
+class LastOwner(TenantError):
+    """The tenant would lose its last owner."""
 
 
 class QuotaExceeded(TenantError):
@@ -449,6 +478,10 @@ class TransactionFailed(DataError):
 
 class AdoptionError(DataError):
     """An existing schema or its data cannot be adopted as it stands; nothing of the step that refused was done."""
+
+
+class ArchiveError(DataError):
+    """The file of an exported tenant is damaged, of another version, or does not fit the models."""
 
 
 class SchemaMismatch(DataError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from tenantry import _values
 from tenantry.errors import InvalidRecord
-from tenantry.schema import Collection, KeyedModel, collection_of
+from tenantry.internal import internal
+from tenantry.schema import Collection, KeyedModel
 
 _MAX_KEY = 200
 
@@ -27,7 +27,7 @@ class IdempotencyKey(KeyedModel, defer_build=True):
     row: str
 
 
-IDEMPOTENCY = replace(collection_of(IdempotencyKey), scope="tenant")
+IDEMPOTENCY = internal(IdempotencyKey, rights=("SELECT", "INSERT"))
 
 
 def request_key(key: str, verb: str, collection: Collection, request: Any) -> IdempotencyKey:

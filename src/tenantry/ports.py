@@ -52,7 +52,7 @@ class Insert(msgspec.Struct, frozen=True):
     """Insert ``records``. Yields them as stored.
 
     Attributes:
-        trusted: Whether the application adds it to a user's work, as a hook does; what the user may do does not bind it.
+        trusted: Whether the application adds it to a user's work, as a hook does: no access policy binds it.
     """
 
     collection: Collection

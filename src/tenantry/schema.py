@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -40,7 +40,7 @@ _TAKEN = {
     "json_each": "SQLite's own",
 }
 _MAX_DIGITS = 90
-MAX_WEIGHT = 100
+_MAX_WEIGHT = 100
 _RESERVED = frozenset({"tenant_id", "and", "or", "not"})
 
 
@@ -241,6 +241,10 @@ class Collection:
     Attributes:
         scope: ``tenant`` (each row belongs to one tenant), ``shared`` (tenants read, the system writes) or
             ``control`` (the SDK's own; no tenant reaches it).
+        rights: For a table of the SDK's own that holds rows of tenants: what a tenant's own statements may do with
+            its rows. The rest is for the system, narrowed to the tenant.
+        across: Groups of fields that are looked up across tenants, so that their indexes do not begin with the tenant.
+            For tables of the SDK's own.
     """
 
     name: str
@@ -251,6 +255,8 @@ class Collection:
     indexes: tuple[tuple[str, ...], ...]
     plain: bool
     renamed_from: str | None = None
+    rights: tuple[Literal["SELECT", "INSERT"], ...] | None = None
+    across: tuple[tuple[str, ...], ...] = ()
 
     @property
     def key(self) -> Field:
@@ -455,9 +461,6 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
     field = _typed(name, annotation, where, markers)
     if marked(Searchable) and field.kind is not Kind.TEXT:
         raise SchemaError(f"{where}: Searchable needs a text field.", field=name)
-    weight = next((item.weight for item in markers if isinstance(item, Searchable)), 1)
-    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= MAX_WEIGHT:
-        raise SchemaError(f"{where}: the weight must be a whole number from 1 to {MAX_WEIGHT}.", field=name)
     if (marked(Unique) or marked(Indexed)) and field.kind in (Kind.JSON, Kind.LIST):
         raise SchemaError(f"{where}: a {field.kind.value} field cannot be unique or indexed.", field=name)
     return dataclasses.replace(
@@ -466,11 +469,18 @@ def _field(model: type[KeyedModel], name: str, info: FieldInfo) -> Field:
         unique=marked(Unique),
         indexed=marked(Indexed),
         searchable=marked(Searchable),
-        weight=weight,
+        weight=_weight(name, where, markers),
         pii=marked(PII),
         ref=next((item for item in markers if isinstance(item, Ref)), None),
         renamed_from=next((item.name for item in markers if isinstance(item, RenamedFrom)), None),
     )
+
+
+def _weight(name: str, where: str, markers: Sequence[object]) -> int:
+    weight: object = next((item.weight for item in markers if isinstance(item, Searchable)), 1)
+    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MAX_WEIGHT:
+        raise SchemaError(f"{where}: the weight must be a whole number from 1 to {_MAX_WEIGHT}.", field=name)
+    return weight
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -25,13 +27,14 @@ from tenantry.errors import (
     DirectoryUnavailable,
     InvalidQuery,
     InvalidRecord,
+    QuotaExceeded,
     SchemaError,
     SchemaMismatch,
+    TenantError,
     TenantryError,
     Unsupported,
 )
 from tenantry.hooks import AfterHook, Hooks, WithinHook
-from tenantry.idempotency import IDEMPOTENCY
 from tenantry.insights import INSIGHTS, Insights, Watch
 from tenantry.metrics import Metrics
 from tenantry.plans import Catalog, Flag, Plan, TenantSettings, UsageReport
@@ -45,20 +48,34 @@ from tenantry.security.access.guard import GuardedDatabase
 from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action
 from tenantry.tenants import (
     AUDIT,
-    CONTROL_COLLECTIONS,
+    OWN_COLLECTIONS,
+    APIKeys,
     BoundSettings,
+    Invitations,
+    JoinCheck,
+    Joining,
+    KeyIdentity,
+    KeyRing,
+    MemberRoles,
+    Members,
+    Mint,
     RequestMeter,
     Standings,
+    Support,
     TenantFlags,
     TenantLease,
     TenantManager,
+    TrailedHooks,
     audit,
     begin_counting,
+    begin_visit,
     children_first,
     cursor_secret,
     job_secret,
+    mint_of,
     prepare_directory,
     store_plans,
+    visitor,
 )
 from tenantry.tokens import JobKey, JobSigner
 from tenantry.types import tenant_id
@@ -67,6 +84,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 _ADMISSION_SECONDS = 30.0
+_VISIT = dt.timedelta(minutes=30)
 
 P = TypeVar("P")
 C = TypeVar("C")
@@ -86,6 +104,32 @@ class TenantHandle:
         self.data: DataManager = sdk.data.bind(context)
         self.flags: TenantFlags = TenantFlags(sdk.tenants, context)
         self.settings: BoundSettings = BoundSettings(sdk.tenants, context)
+
+    @property
+    def members(self) -> Members:
+        """The tenant's members and their roles."""
+        database, lease, _ = self._sdk._administration()
+        return Members(database, lease, self.context, self._sdk._join_checks)
+
+    @property
+    def invitations(self) -> Invitations:
+        """The tenant's invitations."""
+        return Invitations(*self._parts())
+
+    @property
+    def api_keys(self) -> APIKeys:
+        """The API keys of the tenant's own programs."""
+        return APIKeys(*self._parts())
+
+    @property
+    def support(self) -> Support:
+        """What the tenant says about support, and sees of it."""
+        database, lease, _ = self._sdk._administration()
+        return Support(database, lease, self.context)
+
+    def _parts(self) -> tuple[DatabaseAdapter, TenantLease, TenantContext, Mint]:
+        database, lease, mint = self._sdk._administration()
+        return database, lease, self.context, mint
 
     async def __aenter__(self) -> Self:
         check_ambient(self.context)
@@ -131,6 +175,14 @@ class TenantHandle:
     def _repr_html_(self) -> str:
         shown = {"tenant": self.context.tenant_id, "user": self.context.user_id}
         return _display.properties_html("TenantHandle", shown)
+
+
+class SupportHandle:
+    """A tenant's data in the hands of support; open while its block runs, and the tenant lets it."""
+
+    def __init__(self, data: DataManager, context: TenantContext) -> None:
+        self.data = data
+        self.context = context
 
 
 class SystemHandle:
@@ -195,6 +247,9 @@ class MultiTenantSDK:
         self._tenants: TenantManager | None = None
         self._data: DataManager | None = None
         self._job_signer: JobSigner | None = None
+        self._mint: Mint | None = None
+        self._keys: KeyRing | None = None
+        self._join_checks: list[JoinCheck] = [self._check_seats]
 
     @classmethod
     def open(
@@ -265,7 +320,7 @@ class MultiTenantSDK:
 
     async def _prepare(self, database: DatabaseAdapter) -> None:
         settings = self._settings
-        everything = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *self._own.values()]
+        everything = [*OWN_COLLECTIONS, INSIGHTS, *self._own.values()]
         await database.open(everything)
         if settings.database.schema_mode == "create":
             await database.create_schema()
@@ -298,8 +353,18 @@ class MultiTenantSDK:
         self._requests = RequestMeter(
             database, standings, self._catalog, max_tenants=performance.max_known_tenants
         )
+        self._mint = await mint_of(database)
+        self._keys = KeyRing(database, self._mint, seconds=performance.lease_seconds)
         self._tenants = TenantManager(
-            database, lease, everything, cursors, self._catalog, standings, self._requests
+            database,
+            lease,
+            everything,
+            cursors,
+            self._catalog,
+            standings,
+            self._requests,
+            self._mint,
+            self._join_checks,
         )
         self._data = DataManager(runtime)
         self._watch.start(database, lease.admits)
@@ -309,6 +374,15 @@ class MultiTenantSDK:
         if self._catalog.counts:
             await begin_counting(database)
         await store_plans(database, self._catalog)
+
+    def _check_seats(self, joining: Joining) -> None:
+        """Refuse a member more than the tenant's plan allows."""
+        tenant = joining.tenant
+        limit = self._catalog.limits(tenant.plan, tenant.quotas).get("members")
+        if limit is not None and joining.members >= limit:
+            raise QuotaExceeded(
+                quota="members", used=joining.members, limit=limit, plan=tenant.plan, tenant_id=tenant.id
+            )
 
     async def _count_request(self, tenant: str) -> None:
         if self._requests is not None and self._catalog.plans:
@@ -333,6 +407,8 @@ class MultiTenantSDK:
         await self._watch.close()
         if self._runtime is not None and self._runtime.coalescer is not None:
             await self._runtime.coalescer.close()
+        if self._keys is not None:
+            await self._keys.close()
         if self._lease is not None:
             await self._lease.close()
         await database.close()
@@ -380,7 +456,7 @@ class MultiTenantSDK:
 
     @property
     def tenants(self) -> TenantManager:
-        """The tenants: create, list, suspend, resume, delete, purge."""
+        """The tenants: create, list, rename, suspend, resume, delete, purge, export, import."""
         return self._opened(self._tenants)
 
     @property
@@ -464,6 +540,52 @@ class MultiTenantSDK:
         await self._lease_of().admit(context.tenant_id)
         key = None if id is None or found is None else key_of(found, id)
         return await explain(self._rules, database, context, found, action, key)
+
+    async def identify_api_key(self, text: str) -> KeyIdentity:
+        """Return whose API key a request carries; what is revoked is refused within one second, everywhere.
+
+        Raises:
+            CredentialRejected: It is nobody's, or no longer valid.
+        """
+        return await self._opened(self._keys).identify(text)
+
+    @property
+    def member_roles(self) -> MemberRoles:
+        """Says what a user is in a tenant, for access policies."""
+        return MemberRoles(self._opened(self._database))
+
+    @asynccontextmanager
+    async def impersonate(
+        self, tenant: str, *, reason: str, actor: str, ttl: dt.timedelta = _VISIT
+    ) -> AsyncIterator[SupportHandle]:
+        """Act in a tenant for its support, if the tenant has let support in: ``acme.support.allow(…)``.
+
+        The tenant reads who was there, why, and every write: ``acme.support.sessions()`` and ``.writes(…)``. Once the
+        time is over, or the tenant has ended it, each call is refused, within one second. The context's claims say who
+        it is in truth: ``{"act": {"sub": actor, "session": …}}``.
+
+        Args:
+            tenant: The tenant's id.
+            reason: Why; the tenant reads it.
+            actor: Who, from a verified identity.
+            ttl: For how long, at most 8 hours.
+
+        Raises:
+            SupportRefused: The tenant has not let support in, or no longer.
+        """
+        runtime = self._opened(self._runtime)
+        database, lease, _ = self._administration()
+        id = tenant_id(tenant)
+        visit = await begin_visit(database, lease, id, reason=reason, actor=actor, ttl=ttl)
+        context = visitor(visit.session, id)
+        check_ambient(context)
+        hooks = TrailedHooks(self._hooks, visit)
+        try:
+            watched = replace(runtime, lease=visit, hooks=hooks, coalescer=None, raw=False)
+            yield SupportHandle(DataManager(watched, context), context)
+        finally:
+            with suppress(TenantError):  # a tenant that is suspended meanwhile has ended it
+                await asyncio.shield(visit.end())
 
     @asynccontextmanager
     async def system(
@@ -568,6 +690,9 @@ class MultiTenantSDK:
             )
         return database
 
+    def _administration(self) -> tuple[DatabaseAdapter, TenantLease, Mint]:
+        return self._opened(self._database), self._lease_of(), self._opened(self._mint)
+
     def _lease_of(self) -> TenantLease:
         return self._opened(self._lease)
 
@@ -587,6 +712,10 @@ class MultiTenantSDK:
     def add_after_hook(self, hook: AfterHook) -> None:
         """Add a hook that sees each operation when it is over."""
         self._hooks.add_after(hook)
+
+    def add_join_check(self, check: JoinCheck) -> None:
+        """Add a check that raises unless somebody may become a member; it runs in the transaction, one at a time."""
+        self._join_checks.append(check)
 
     def on(self, event: Event, listener: Callable[[str], None]) -> None:
         """Call ``listener`` with the service's name when :meth:`get_health` sees it degrade or recover."""

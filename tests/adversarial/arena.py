@@ -21,7 +21,16 @@ import asyncpg
 from tenantry import MultiTenantSDK, TenantHandle
 from tenantry.databases.postgres.adapter import PostgresAdapter
 from tenantry.databases.postgres.pool import TenantPool
-from tests.adversarial.models import MODELS, TENANT_TABLES, Customer, Line, Order, Setting, Status
+from tests.adversarial.models import (
+    MODELS,
+    TENANT_TABLES,
+    WORD_TABLES,
+    Customer,
+    Line,
+    Order,
+    Setting,
+    Status,
+)
 from tests.databases.postgres.deployment import deploy
 
 
@@ -125,7 +134,7 @@ class Arena:
 
     async def fingerprint(self, tenant: str) -> dict[str, str]:
         """Return what the judge sees of one tenant, table by table."""
-        tables = [*TENANT_TABLES, "tenantry.idempotency"]
+        tables = [*TENANT_TABLES, *WORD_TABLES, "tenantry.idempotency"]
         found = {}
         for table in tables:
             text = (
@@ -141,7 +150,7 @@ class Arena:
             await self.judge.fetchval(
                 f"SELECT count(*) FROM {table} WHERE tenant_id NOT IN ('acme', 'globex')"
             )
-            for table in TENANT_TABLES
+            for table in (*TENANT_TABLES, *WORD_TABLES)
         ]
         return sum(counts)
 
@@ -219,7 +228,7 @@ async def _sweep(judge: Any) -> None:
     while await judge.fetchval(f"SELECT count(*) {others}"):
         await asyncio.sleep(0.002)
     own = ("tenantry.tenants", "tenantry.audit", "tenantry.idempotency", "tenantry.fences")
-    await judge.execute(f"TRUNCATE {', '.join([*TENANT_TABLES, 'countries', *own])}")
+    await judge.execute(f"TRUNCATE {', '.join([*TENANT_TABLES, *WORD_TABLES, 'countries', *own])} CASCADE")
 
 
 @asynccontextmanager

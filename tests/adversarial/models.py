@@ -65,3 +65,4 @@ class Setting(KeyedModel):
 
 MODELS: tuple[type[KeyedModel], ...] = (Country, Customer, Order, Line, Setting)
 TENANT_TABLES = ("customers", "orders", "lines", "settings")
+WORD_TABLES = ("customers_search",)

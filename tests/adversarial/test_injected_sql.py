@@ -23,7 +23,7 @@ from tenantry.errors import TenantryError
 from tenantry.types import Page
 from tests.adversarial.arena import Arena, outcome_of
 from tests.adversarial.attacks import STATEMENTS, UTILITIES
-from tests.adversarial.models import TENANT_TABLES, Setting
+from tests.adversarial.models import TENANT_TABLES, WORD_TABLES, Setting
 
 REFUSALS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 both_roles = pytest.mark.parametrize("role", ["app", "raw"])
@@ -98,7 +98,7 @@ columns = st.sampled_from(
     ["tenant_id", "id", "name", "email", "notes", "value", "memo", "total", "version", "*"]
 )
 tables = st.sampled_from(
-    [*TENANT_TABLES, "countries", "tenantry.tenants", "tenantry.idempotency", "pg_settings"]
+    [*TENANT_TABLES, *WORD_TABLES, "countries", "tenantry.tenants", "tenantry.idempotency", "pg_settings"]
 )
 seals = st.sampled_from(
     [

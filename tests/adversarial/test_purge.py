@@ -17,13 +17,21 @@ from tenantry.errors import (
 )
 from tenantry.tenants import PurgeCertificate, TenantStatus
 from tests.adversarial.arena import Arena, another_sdk, outcome_of
-from tests.adversarial.models import TENANT_TABLES, Setting
+from tests.adversarial.models import TENANT_TABLES, WORD_TABLES, Setting
 
 
 async def _left(arena: Arena) -> int:
     tables = [*TENANT_TABLES, "tenantry.idempotency"]
     counts = [
         await arena.judge.fetchval(f"SELECT count(*) FROM {t} WHERE tenant_id = 'globex'") for t in tables
+    ]
+    return sum(counts)
+
+
+async def _words_left(arena: Arena) -> int:
+    counts = [
+        await arena.judge.fetchval(f"SELECT count(*) FROM {t} WHERE tenant_id = 'globex'")
+        for t in WORD_TABLES
     ]
     return sum(counts)
 
@@ -35,9 +43,10 @@ async def _mark(arena: Arena) -> None:
 async def test_nothing_is_left_and_nothing_else_is_touched(arena: Arena) -> None:
     before = await arena.fingerprint("acme")
     stored = await _left(arena)
+    assert await _words_left(arena) > 0
     await _mark(arena)
     certificate = await arena.sdk.tenants.purge("globex")
-    assert await _left(arena) == 0
+    assert await _left(arena) == await _words_left(arena) == 0
     assert sum(certificate.deleted.values()) == stored
     assert set(certificate.remaining.values()) == {0}
     assert {name.removeprefix("tenantry_") for name in certificate.deleted} >= {*TENANT_TABLES, "idempotency"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tenantry.errors import InvalidQuery, TenantryError
@@ -154,3 +155,31 @@ async def test_random_numbers_of_one_use_do_not_tell_those_of_the_next(direct_ar
     first = await arena.globex.data.sql("SELECT random() AS x FROM generate_series(1, 3)")
     await arena.acme.data.sql("SELECT setseed(0.5)")
     assert await arena.globex.data.sql("SELECT random() AS x FROM generate_series(1, 3)") != first
+
+
+async def test_no_statement_of_a_tenants_own_reaches_who_is_in_it_or_its_keys(arena: Arena) -> None:
+    """As the raw role nothing of them, its own among it; as the app role, into which SQL might be injected, no secret."""
+    await arena.acme.members.add("u", roles=["owner"])
+    await arena.acme.api_keys.create("ci")
+    kept = ("members", "invitations", "api_keys", "support_consent", "support_sessions", "support_writes")
+    for table in kept:
+        for text in (
+            f"SELECT * FROM tenantry.{table}",
+            f"UPDATE tenantry.{table} SET version = 2 RETURNING 1",
+            f"DELETE FROM tenantry.{table} RETURNING 1",
+        ):
+            with pytest.raises(TenantryError):
+                await arena.acme.data.sql(text)
+    app = arena.sdk._database._app  # type: ignore[union-attr] # the pool of the role
+    for text in (
+        "SELECT * FROM tenantry.api_keys",
+        "SELECT * FROM tenantry.invitations",
+        "UPDATE tenantry.members SET roles = '{owner}'",
+        "INSERT INTO tenantry.members (id) VALUES ('mallory')",
+        "DELETE FROM tenantry.support_writes",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with app.statement("acme") as connection:
+                await connection.execute(text)
+    async with app.statement("globex") as connection:
+        assert await connection.fetch("SELECT * FROM tenantry.members") == []

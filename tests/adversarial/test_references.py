@@ -8,7 +8,7 @@ import pytest
 
 from tenantry.errors import ReferenceViolation
 from tests.adversarial.arena import Arena
-from tests.adversarial.models import TENANT_TABLES, Customer, Line, Order
+from tests.adversarial.models import TENANT_TABLES, WORD_TABLES, Customer, Line, Order
 
 KEYS = """
 SELECT conname, contype, confrelid::regclass::text AS target,
@@ -27,7 +27,7 @@ WHERE i.indrelid = $1::regclass
 
 async def test_every_key_and_index_begins_with_the_tenant(direct_arena: Arena) -> None:
     seen = set()
-    for table in (*TENANT_TABLES, "tenantry.idempotency"):
+    for table in (*TENANT_TABLES, *WORD_TABLES, "tenantry.idempotency"):
         for key in await direct_arena.judge.fetch(KEYS, table):
             seen.add(key["contype"])
             if key["target"] == "countries":

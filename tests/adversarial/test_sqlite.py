@@ -22,7 +22,7 @@ from tenantry.databases.sqlite.connection import Connection
 from tenantry.errors import Conflict, NotFound, TenantDeleted, TenantryError, Unsupported
 from tests.adversarial.arena import outcome_of
 from tests.adversarial.attacks import STATEMENTS
-from tests.adversarial.models import MODELS, TENANT_TABLES, Customer, Order, Setting
+from tests.adversarial.models import MODELS, TENANT_TABLES, WORD_TABLES, Customer, Order, Setting
 from tests.adversarial.processes import worker
 from tests.adversarial.steps import MOMENTS, interrupt
 
@@ -107,8 +107,8 @@ class TestTheAuthorizer:
             *(sdk.tenant("acme").data.read(Setting) for _ in range(8))
         )  # so that readers exist
         others = [
-            *(f"SELECT * FROM {table}" for table in TENANT_TABLES),
-            *(f"DELETE FROM {table}" for table in TENANT_TABLES),
+            *(f"SELECT * FROM {table}" for table in (*TENANT_TABLES, *WORD_TABLES)),
+            *(f"DELETE FROM {table}" for table in (*TENANT_TABLES, *WORD_TABLES)),
             "SELECT count(*) FROM settings",
             "SELECT * FROM sqlite_master",
             "SELECT * FROM tenantry_tenants",

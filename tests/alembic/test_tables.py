@@ -52,7 +52,7 @@ async def test_tables_of_the_users_own_stand_beside_ours_in_one_folder(project: 
     text = await project.migrate(*MODELS)
     assert "op.create_table('invoices'" in text
     assert "isolate_table('invoices'" not in text
-    assert text.count("op.isolate_table(") == 2
+    assert text.count("op.isolate_table(") == 3
     rows = await project.execute("SELECT relrowsecurity, relacl FROM pg_class WHERE relname = 'invoices'")
     assert [tuple(row) for row in rows] == [(False, None)]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from tenantry import Model, MultiTenantSDK, TenantContext
+from tenantry import Model, MultiTenantSDK, Searchable, TenantContext
 from tenantry.errors import ConfigurationError
 from tests.docs.pages import codes, page, rows
 
@@ -20,7 +20,7 @@ ROWS = [row for row in rows(page("specification").text) if len(row) == 3]
 class Product(Model):
     __collection__ = "products"
 
-    name: str = ""
+    name: Annotated[str, Searchable] = ""
 
 
 @pytest.fixture

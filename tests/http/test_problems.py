@@ -38,6 +38,16 @@ ANSWERS: dict[errors.TenantryError, tuple[int, str, dict[str, Any]]] = {
     errors.InvalidTenantId("'!' cannot be one.", tenant_id="!"): (422, "invalid-tenant-id", {}),
     errors.Unsupported("SQLite has no raw SQL."): (422, "unsupported", {}),
     errors.ReadOnlyCollection("airports"): (403, "read-only-collection", {}),
+    errors.AccessDenied("No.", action="read", collection="books", roles=["viewer"], fix=SECRET): (
+        403,
+        "access-denied",
+        {"action": "read"},
+    ),
+    errors.FieldHidden("is hidden.", path="where.cost", action="read", collection="books", fix=SECRET): (
+        403,
+        "field-hidden",
+        {"action": "read", "path": "where.cost"},
+    ),
     errors.TenantSuspended("Tenant 'x' is suspended.", tenant_id="x"): (403, "tenant-suspended", {}),
     errors.TenantDeleted("Tenant 'x' is deleting.", tenant_id="x"): (403, "tenant-deleted", {}),
     errors.ContextMismatch("Two tenants."): (403, "context-mismatch", {}),

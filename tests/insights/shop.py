@@ -18,6 +18,7 @@ from tenantry.insights.shape import Shape
 from tenantry.ports import Plan
 from tenantry.query import And, Filter, Query, Sort
 from tenantry.schema import collection_of
+from tenantry.types import TenantId
 
 
 class Author(Model):
@@ -65,7 +66,7 @@ def operation(
         fields = ARTICLES.fields
         sorts = tuple(Sort(fields[name.removeprefix("-")], name.startswith("-")) for name in order)
         query = Query(ARTICLES, tuple(fields.values()), where, sorts, limit)
-    context = TenantContext(tenant, request_id=request)
+    context = TenantContext(TenantId(tenant), request_id=request)
     return Operation(verb, ARTICLES, context, rows=rows, seconds=seconds, query=query)
 
 

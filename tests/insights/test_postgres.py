@@ -27,6 +27,7 @@ from tenantry.insights import Finding, Report
 from tenantry.ports import Explains, Index, Indexes, Plan
 from tenantry.query import Query
 from tenantry.schema import collection_of
+from tenantry.types import TenantId
 from tests.databases.postgres.deployment import deploy
 from tests.servers import PgBouncer, PostgresServer
 
@@ -144,7 +145,7 @@ async def explained(sdk: MultiTenantSDK, where: Mapping[str, Any], tenant: str =
     database = sdk._watch.database
     assert isinstance(database, Explains)
     query = Query(ORDERS, tuple(ORDERS.fields.values()), parse_where(ORDERS, where))
-    return await database.explain(TenantContext(tenant), query, count=False, seconds=5.0)
+    return await database.explain(TenantContext(TenantId(tenant)), query, count=False, seconds=5.0)
 
 
 INDEX = Index("orders", ("tenant_id", "customer"), "orders_customer_adv")
@@ -267,7 +268,7 @@ async def test_a_query_that_takes_too_long_is_given_up(site: Site) -> None:
             await admin.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
             query = Query(ORDERS, tuple(ORDERS.fields.values()))
             with pytest.raises(OperationTimeout):
-                await database.explain(TenantContext("acme"), query, count=True, seconds=0.2)
+                await database.explain(TenantContext(TenantId("acme")), query, count=True, seconds=0.2)
         assert await sdk.tenant("acme").data.count(Order) == ROWS
 
 
@@ -288,7 +289,7 @@ async def held(site: Site) -> AsyncIterator[Any]:
 async def is_waiting(site: Site) -> int:
     """Wait until an index is being made and waits for somebody; return its server process."""
     async with site.connected() as admin:
-        for _ in range(300):
+        for _ in range(200):
             pid = await admin.fetchval(
                 "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%' AND lockers_total > 0"
             )

@@ -18,7 +18,7 @@ async def sdk() -> AsyncIterator[MultiTenantSDK]:
     async with MultiTenantSDK.open("memory://", models=MODELS, env={}) as sdk:
         await sdk.tenants.create("acme")
         data = sdk.tenant("acme", request_id="setup").data
-        authors = await data.bulk_create([Author(name=f"a{number}") for number in range(3)])
+        authors = (await data.bulk_create([Author(name=f"a{number}") for number in range(3)])).rows
         await data.bulk_create(
             [Article(slug=f"s{number}", author_id=authors[number % 3].id) for number in range(TIMES + 2)]
         )

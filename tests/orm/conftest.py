@@ -92,7 +92,7 @@ async def library(deployment: tuple[str, Mapping[str, Any]]) -> AsyncIterator[Li
     admin_url, options = deployment
     judge = await asyncpg.connect(admin_url)
     own = "languages, tenantry.tenants, tenantry.audit, tenantry.fences"
-    await judge.execute(f"TRUNCATE {', '.join(TABLES)}, {own}")
+    await judge.execute(f"TRUNCATE {', '.join(TABLES)}, {own} CASCADE")
     try:
         async with MultiTenantSDK.open(**options, models=MODELS) as sdk:
             async with sdk.system(reason="reference data") as system:

@@ -80,6 +80,30 @@ class PostgresServer:
             raise
         return cls(process, programs, port, password)
 
+    def start_replica(self) -> PostgresServer:
+        """Start a hot standby that streams from this server, in about two seconds. It must not outlive it."""
+        return on_free_port(self._replicate)
+
+    def _replicate(self, port: int) -> PostgresServer:
+        process = ServerProcess("replica")
+        try:
+            folder = process.folder
+            settings = {**SETTINGS, "port": str(port), "unix_socket_directories": str(folder)}
+            backup = [
+                str(self._programs / "pg_basebackup"),
+                f"--pgdata={folder / 'data'}",
+                f"--dbname={self.url()}",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--write-recovery-conf",
+            ]
+            process.run(_server(self._programs, folder, settings), setup=[backup], stop_signal=signal.SIGQUIT)
+            process.wait_until(lambda: _is_ready(folder))
+        except BaseException:
+            process.stop()
+            raise
+        return PostgresServer(process, self._programs, port, self.password)
+
     @property
     def folder(self) -> Path:
         """The folder that holds data, log and socket; removed by `stop`."""
@@ -202,7 +226,8 @@ def _server(programs: Path, folder: Path, settings: Mapping[str, str]) -> list[s
 
 def _is_ready(folder: Path) -> bool:
     try:
-        return (folder / "data" / "postmaster.pid").read_text(encoding="utf-8").rstrip().endswith("ready")
+        status = (folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[-1:]
+        return status in (["ready"], ["standby"])
     except FileNotFoundError:
         return False
 

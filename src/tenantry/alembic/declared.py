@@ -12,10 +12,9 @@ from tenantry.databases._tables import Tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import ExpectedTable, expected_table, expected_words
 from tenantry.databases.sqlite.dialect import SQLiteDialect
-from tenantry.idempotency import IDEMPOTENCY
 from tenantry.insights import INSIGHTS
 from tenantry.schema import Collection, Field, KeyedModel, collection_of
-from tenantry.tenants import CONTROL_COLLECTIONS
+from tenantry.tenants import OWN_COLLECTIONS
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -69,7 +68,7 @@ def metadata(models: Sequence[type[KeyedModel]], *, database: Database = "postgr
     Raises:
         SchemaError: A model cannot be declared like this; ``field`` names what.
     """
-    collections = [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *map(collection_of, models)]
+    collections = [*OWN_COLLECTIONS, INSIGHTS, *map(collection_of, models)]
     tables = Tables(_DIALECTS[database](), {collection.name: collection for collection in collections})
     found = tables.metadata
     declared = {(table.schema, table.name): tables.collection_of(table) for table in tables.values()}

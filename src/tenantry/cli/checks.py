@@ -10,12 +10,12 @@ from pathlib import Path
 from tenantry.cli.project import Project
 from tenantry.databases.postgres.findings import Finding
 from tenantry.errors import DataError, IsolationError, TenantryError, UnsafeRole
-from tenantry.idempotency import IDEMPOTENCY
 from tenantry.insights import INSIGHTS
 from tenantry.ports import DatabaseAdapter
 from tenantry.registry import adapter_for
 from tenantry.schema import Collection, collection_of
-from tenantry.tenants import CONTROL_COLLECTIONS
+from tenantry.searching import searchable_fields
+from tenantry.tenants import OWN_COLLECTIONS
 
 _CREATE = 'Run: tenantry migrate upgrade; or in development open the SDK with schema="create".'
 
@@ -45,7 +45,7 @@ class Diagnosis:
 
 def collections_of(project: Project) -> list[Collection]:
     """Return every collection that an SDK with these models has."""
-    return [*CONTROL_COLLECTIONS, IDEMPOTENCY, INSIGHTS, *map(collection_of, project.models)]
+    return [*OWN_COLLECTIONS, INSIGHTS, *map(collection_of, project.models)]
 
 
 async def examine(project: Project) -> Diagnosis:
@@ -86,7 +86,9 @@ async def examine_adapter(adapter: DatabaseAdapter, project: Project, diagnosis:
     await adapter.open(collections_of(project))
     differences = await adapter.check_schema()
     what = f"the tables of {len(project.models)} models" if project.models else "the SDK's own tables"
-    diagnosis.note(_differences(differences, len(collections_of(project))), f"{what} are as declared")
+    collections = collections_of(project)
+    tables = len(collections) + sum(bool(searchable_fields(item)) for item in collections)
+    diagnosis.note(_differences(differences, tables), f"{what} are as declared")
     if differences:
         return  # a canary needs every table
     try:

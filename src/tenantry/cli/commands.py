@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from tenantry import __version__
-from tenantry.cli import adopt, data, demo, doctor, init, insights, keys, migrate, plans, scan, shell, tenants
+from tenantry.cli import (
+    adopt,
+    api_keys,
+    data,
+    demo,
+    doctor,
+    init,
+    insights,
+    keys,
+    migrate,
+    plans,
+    scan,
+    shell,
+    transfers,
+)
 from tenantry.cli.output import Output, wants_json
 from tenantry.errors import (
     ConfigurationError,
@@ -111,5 +125,6 @@ commands.command("scan")(scan.scan)
 commands.command("shell")(shell.shell)
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(migrate.commands, name="migrate")
+commands.add_typer(api_keys.commands, name="api-keys")
 commands.add_typer(plans.commands, name="plans")
-commands.add_typer(tenants.commands, name="tenants")
+commands.add_typer(transfers.commands, name="tenants")

@@ -59,7 +59,7 @@ def create(
     async def work(sdk: MultiTenantSDK) -> Tenant:
         return await sdk.tenants.create(tenant, name=name, plan=plan, settings=given)
 
-    _show(load_project(env_file, config, None).run(work), as_json)
+    show_tenant(load_project(env_file, config, None).run(work), as_json)
 
 
 @commands.command()
@@ -71,7 +71,7 @@ def show(
     async def work(sdk: MultiTenantSDK) -> Tenant:
         return await sdk.tenants.get(tenant)
 
-    _show(load_project(env_file, config, None).run(work), as_json)
+    show_tenant(load_project(env_file, config, None).run(work), as_json)
 
 
 @commands.command()
@@ -87,7 +87,7 @@ def suspend(
     async def work(sdk: MultiTenantSDK) -> Tenant:
         return await sdk.tenants.suspend(tenant, reason=reason)
 
-    _show(load_project(env_file, config, None).run(work), as_json)
+    show_tenant(load_project(env_file, config, None).run(work), as_json)
 
 
 @commands.command()
@@ -99,7 +99,7 @@ def resume(
     async def work(sdk: MultiTenantSDK) -> Tenant:
         return await sdk.tenants.resume(tenant)
 
-    _show(load_project(env_file, config, None).run(work), as_json)
+    show_tenant(load_project(env_file, config, None).run(work), as_json)
 
 
 @commands.command()
@@ -115,7 +115,7 @@ def delete(
     async def work(sdk: MultiTenantSDK) -> Tenant:
         return await sdk.tenants.delete(tenant, reason=reason)
 
-    _show(load_project(env_file, config, None).run(work), as_json)
+    show_tenant(load_project(env_file, config, None).run(work), as_json)
     Output(as_json).line(f"Its data is still there. Delete it for good: tenantry tenants purge {tenant}")
 
 
@@ -135,7 +135,7 @@ def purge(
 
     The models say in which tables its rows are, so all of them are needed.
     """
-    project = _with_models(load_project(env_file, config, models))
+    project = with_models(load_project(env_file, config, models))
     names = ", ".join(sorted(model.__collection__ for model in project.models))
     if not yes and (as_json or not typer.confirm(f"Delete all rows of {tenant} in {names}? This is final.")):
         raise ConfigurationError("Nothing was deleted.", field="yes", fix="To go ahead, add --yes.")
@@ -161,10 +161,11 @@ def purge(
     )
 
 
-def _with_models(project: Project) -> Project:
+def with_models(project: Project) -> Project:
+    """Return the project, which must have models."""
     if not project.models:
         raise ConfigurationError(
-            "A purge deletes the rows of the models it is given, and none is.",
+            "This works on the rows of the models it is given, and none is.",
             field="models",
             fix="Name them all, with --models package.module:attribute or in pyproject.toml: "
             '[tool.tenantry] models = ["package.module:attribute"].',
@@ -186,7 +187,8 @@ def _data(tenant: Tenant) -> dict[str, Any]:
     return tenant.model_dump(mode="json", exclude={"change"})
 
 
-def _show(tenant: Tenant, as_json: bool) -> None:
+def show_tenant(tenant: Tenant, as_json: bool) -> None:
+    """Print a tenant."""
     output = Output(as_json)
     data = _data(tenant)
     for name, value in data.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenantry.context import Context
 from tenantry.data.calls import Calls
-from tenantry.data.records import touched
+from tenantry.data.records import touched, trusted
 from tenantry.data.units import check_no_unit
 from tenantry.errors import InvalidQuery, InvalidRecord, TenantryError, TransactionFailed
 from tenantry.hooks import Operation, Verb
@@ -164,7 +164,8 @@ class Batches(Calls):
                 units[position] = [write]
             else:
                 try:
-                    units[position] = [write, *hooks.within(Operation(verb, found, scope, *touched(write)))]
+                    added = hooks.within(Operation(verb, found, scope, *touched(write)))
+                    units[position] = [write, *map(trusted, added)]
                 except REFUSALS as error:
                     outcomes[position] = error
         if units:

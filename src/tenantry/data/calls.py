@@ -105,7 +105,12 @@ class Calls:
 
     async def _fetch_one(self, scope: Context, found: Collection, key: Any) -> Record | None:
         coalescer = self._runtime.coalescer
-        if coalescer is not None and self._unit is None and isinstance(scope, TenantContext):
+        if (
+            coalescer is not None
+            and self._unit is None
+            and isinstance(scope, TenantContext)
+            and not scope.primary
+        ):
             return await coalescer.get(scope, found, key)
         rows = await self._executor.fetch(scope, found, (key,))
         if len(rows) > 1:

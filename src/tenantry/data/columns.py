@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tenantry.data.records import new_record, now
-from tenantry.errors import InvalidRecord
+from tenantry.errors import FieldHidden, InvalidRecord
 from tenantry.schema import Collection, Field, KeyedModel, Kind
 from tenantry.types import Record
 
@@ -25,7 +25,7 @@ _NONE = type(None)
 
 def new_records(
     collection: Collection, instances: Sequence[KeyedModel]
-) -> Sequence[Record] | Sequence[Record | InvalidRecord]:
+) -> Sequence[Record] | Sequence[Record | InvalidRecord | FieldHidden]:
     """Return the record of each new row, or why it cannot be stored."""
     rows = [instance.__dict__ for instance in instances]
     try:
@@ -33,7 +33,7 @@ def new_records(
             name: canonical(collection, field, list(map(itemgetter(name), rows)))
             for name, field in collection.fields.items()
         }
-    except InvalidRecord:
+    except (InvalidRecord, KeyError):  # an instance that was read without its hidden fields lacks them
         return [_record_or_error(collection, instance) for instance in instances]
     moment = now()
     columns["version"] = [1] * len(rows)
@@ -42,10 +42,10 @@ def new_records(
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _record_or_error(collection: Collection, instance: KeyedModel) -> Record | InvalidRecord:
+def _record_or_error(collection: Collection, instance: KeyedModel) -> Record | InvalidRecord | FieldHidden:
     try:
         return new_record(collection, instance)
-    except InvalidRecord as error:
+    except (InvalidRecord, FieldHidden) as error:
         return error
 
 

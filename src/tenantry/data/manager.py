@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tenantry.context import Context, SystemContext, TenantContext
@@ -39,6 +40,19 @@ class DataManager(Reads, Aggregates, Searches, Writes, Bulk):
         if self._unit is not None:
             raise Unsupported("A transaction stays with its tenant.")
         return DataManager(self._runtime, self._checked(context))
+
+    @property
+    def primary(self) -> DataManager:
+        """The same manager, whose reads no replica answers: for what must be seen as of now, whoever wrote it.
+
+        Without replicas there is no difference. What was written through this process is read back in any case.
+        """
+        if self._unit is not None or not isinstance(self._context, TenantContext):
+            raise Unsupported(
+                "This reads from the primary already, or is bound to no tenant.",
+                fix="Use sdk.tenant(…).data.primary.",
+            )
+        return DataManager(self._runtime, replace(self._context, primary=True))
 
     @asynccontextmanager
     async def transaction(
@@ -121,6 +135,8 @@ class DataManager(Reads, Aggregates, Searches, Writes, Bulk):
         scope = await self._admitted(context)
         if isinstance(scope, SystemContext) or self._unit is not None:
             raise Unsupported("Raw SQL runs for one tenant, and outside transactions.")
+        if not self._runtime.raw:
+            raise Unsupported("Raw SQL is refused here: what it writes would not be recorded.")
         started = time.perf_counter()
         try:
             rows = await self._runtime.database.sql(scope, text, params)

@@ -42,6 +42,7 @@ class Runtime:
     logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
     retry: Retry = field(default_factory=lambda: Retry(attempts=1, seconds=0.0))
+    raw: bool = True  # whether SQL of the caller's own may run, of which no hook sees what it writes
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

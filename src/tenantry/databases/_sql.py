@@ -32,6 +32,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
+from tenantry.internal import administers, check_rights
 from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
 from tenantry.query import EVERYTHING, And, Comparison, Filter, Query
 from tenantry.schema import TENANT, Collection, Field
@@ -463,7 +464,7 @@ class Compiler:
         if collection.name not in self.tables:
             raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
         if isinstance(context, SystemContext):
-            if write and collection.scope == "tenant":
+            if write and collection.scope == "tenant" and not administers(context, collection):
                 raise IsolationError(
                     "The system does not write rows of tenants; use the tenant's own handle."
                 )
@@ -472,6 +473,7 @@ class Compiler:
             raise IsolationError(f"No tenant reaches {collection.name!r}.")
         if write and collection.scope == "shared":
             raise ReadOnlyCollection(collection.name)
+        check_rights(context, collection, write=write)
         return _Reach.TENANT
 
     def _select(self, collection: Collection, fields: tuple[Field, ...], reach: _Reach) -> sa.Select[Any]:

@@ -128,6 +128,8 @@ class Tables(Mapping[str, sa.Table]):
         table = sa.Table(name, self.metadata, *columns, schema=schema, sqlite_with_rowid=False)
         for group in collection.indexes:
             sa.Index(_name(name, group, "idx"), *(table.c[part] for part in (*first, *group)))
+        for group in collection.across:
+            sa.Index(_name(name, group, "across"), *(table.c[part] for part in group))
         return table
 
     def _foreign_keys(self, collection: Collection, first: tuple[str, ...]) -> list[sa.ForeignKeyConstraint]:

@@ -27,6 +27,7 @@ from tenantry.errors import (
 )
 from tenantry.evaluation import holds
 from tenantry.grouping import grouped
+from tenantry.internal import administers, check_rights
 from tenantry.plans import PLANS
 from tenantry.plans.quotas import Count, amounts, check_growth, stored_limits
 from tenantry.ports import (
@@ -267,11 +268,14 @@ class MemoryAdapter:
         if collection.name not in self._collections:
             raise IsolationError(f"Collection {collection.name!r} is not registered with this database.")
         tenant: str | None = None
+        check_rights(context, collection, write=write)
         if isinstance(context, SystemContext):
-            if write and collection.scope == "tenant":
+            if write and collection.scope == "tenant" and not administers(context, collection):
                 raise IsolationError(
                     "The system does not write rows of tenants; use the tenant's own handle."
                 )
+            if collection.scope == "tenant":
+                tenant = context.tenant_id
         elif collection.scope == "control":
             raise IsolationError(f"No tenant reaches {collection.name!r}.")
         elif collection.scope == "shared":

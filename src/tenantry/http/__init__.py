@@ -33,6 +33,7 @@ from tenantry.http.identity import Identity, Resolver, any_of
 from tenantry.http.naming import by_header, by_host, by_path
 from tenantry.http.problems import Problem, Refusal, problem
 from tenantry.http.request import RequestView
+from tenantry.http.tenant_keys import TenantKeyResolver
 
 if TYPE_CHECKING:
     from tenantry.http.fastapi import current_tenant, handle_errors
@@ -53,6 +54,7 @@ __all__ = [
     "Resolver",
     "StaticKeys",
     "StoredKey",
+    "TenantKeyResolver",
     "TenantMiddleware",
     "any_of",
     "by_header",

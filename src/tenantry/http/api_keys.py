@@ -107,7 +107,7 @@ class APIKeyResolver:
 def _id(text: str) -> str:
     found = _KEY.fullmatch(text)
     if found is None:
-        raise _refused()
+        raise refused()
     return found[1]
 
 
@@ -115,10 +115,11 @@ def _identity(text: str, stored: StoredKey | None) -> Identity:
     # One comparison in constant time, whether the id exists or not.
     same = hmac.compare_digest(digest_of(text), _NOBODY if stored is None else bytes(stored.digest))
     if stored is None or not same:
-        raise _refused()
+        raise refused()
     return stored.identity
 
 
-def _refused() -> Refusal:
+def refused() -> Refusal:
+    """Return the one answer to a key that is not accepted, whatever is wrong with it."""
     detail = "The API key is not accepted."
     return Refusal(401, "invalid-api-key", detail, headers={"WWW-Authenticate": "ApiKey"})

@@ -10,7 +10,7 @@ InvalidTransition                                                              4
 InvalidQuery, InvalidRecord and other wrong requests, IdempotencyConflict,
 InvalidTenantId                                                                422
 TenantSuspended, TenantDeleted, ContextMismatch, ReadOnlyCollection,
-QuotaExceeded                                                                  403
+AccessDenied, QuotaExceeded                                                    403
 QuotaExceeded of requests (with Retry-After)                                   429
 Unavailable (with Retry-After)                                                 503
 Refusal                                                                        its own
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenantry.errors import (
+    AccessDenied,
     Conflict,
     ContextMismatch,
     IdempotencyConflict,
@@ -69,6 +70,7 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
     IdempotencyConflict: 422,
     InvalidTenantId: 422,
     InvalidRequest: 422,
+    AccessDenied: 403,
     ReadOnlyCollection: 403,
     TenantSuspended: 403,
     TenantDeleted: 403,
@@ -79,6 +81,7 @@ _STATUS: Final[Mapping[type[TenantryError], int]] = {
 }
 # What an error carries beyond its message that helps the caller to correct the request.
 _DETAILS: Final = (
+    "action",
     "path",
     "field",
     "fields",

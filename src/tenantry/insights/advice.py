@@ -23,7 +23,7 @@ WASTEFUL: Final = 5
 LARGE: Final = 1_000
 """So many rows, on average, make a large read."""
 
-_INDEXABLE: Final = frozenset({"read", "count"})
+_INDEXABLE: Final = frozenset({"read", "count", "aggregate"})
 
 
 class Adviser:
@@ -88,8 +88,8 @@ class Adviser:
             subject=item.shape.collection,
             message=f"{index.name} serves it, and was not used when this was last looked into"
             f"{_looked_at(item)}.",
-            fix="If the index is newer than that, wait for new numbers (--since 1h). Else the planner finds the other "
-            "way cheaper: run ANALYZE, and look again.",
+            fix="If the index is newer than that, wait for new numbers (--since 1h). Else the planner finds another "
+            "way cheaper: see that its statistics are current.",
             shapes=(item.shape.text,),
         )
 
@@ -209,7 +209,7 @@ def is_wasteful(item: Counted) -> bool:
     if plan is None or plan.scanned is None or plan.scanned < MANY_SCANNED:
         return False
     useful = counts.rows / counts.count if counts.count else 0.0
-    if item.shape.verb == "count":
+    if item.shape.verb != "read":
         useful = plan.kept if plan.kept is not None else plan.scanned
     return plan.scanned >= WASTEFUL * max(useful, 1)
 

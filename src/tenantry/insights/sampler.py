@@ -14,7 +14,9 @@ AGAIN = 600.0
 """Seconds for which the explanation of a shape is taken to be true."""
 
 _WAITING = 16
-_EXPLAINED = frozenset({"read", "count"})
+_RETURNED = frozenset({"read"})
+# An aggregate looks at the same rows as the count of them.
+_COUNTED = frozenset({"count", "aggregate"})
 
 
 class Sample(NamedTuple):
@@ -41,13 +43,15 @@ class Sampler:
 
     def offer(self, key: Hashable, operation: Operation, context: TenantContext) -> None:
         """Keep the query, if it is the slowest of its shape and that was not explained lately."""
-        if operation.query is None or operation.verb not in _EXPLAINED or operation.error is not None:
+        if operation.query is None or operation.error is not None:
+            return
+        counted = operation.verb in _COUNTED
+        if not counted and operation.verb not in _RETURNED:
             return
         kept = self._waiting.get(key)
         if kept is None and (len(self._waiting) >= _WAITING or self._is_known(key)):
             return
         if kept is None or kept.seconds < operation.seconds:
-            counted = operation.verb == "count"
             self._waiting[key] = Sample(key, context, operation.query, counted, operation.seconds)
 
     def _is_known(self, key: Hashable) -> bool:

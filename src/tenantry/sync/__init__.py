@@ -12,14 +12,27 @@ a thread of its own::
 
 from tenantry.sync.data import DataManager
 from tenantry.sync.insights import Insights
-from tenantry.sync.sdk import MultiTenantSDK, SystemHandle, TenantHandle
-from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
+from tenantry.sync.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
+from tenantry.sync.tenants import (
+    APIKeys,
+    BoundSettings,
+    Invitations,
+    Members,
+    Support,
+    TenantFlags,
+    TenantManager,
+)
 
 __all__ = [
+    "APIKeys",
     "BoundSettings",
     "DataManager",
     "Insights",
+    "Invitations",
+    "Members",
     "MultiTenantSDK",
+    "Support",
+    "SupportHandle",
     "SystemHandle",
     "TenantFlags",
     "TenantHandle",

@@ -709,6 +709,14 @@ class DataManager(Bound[asynchronous.DataManager]):
         """Return the same manager for one tenant. It ignores the ambient tenant and raises where they disagree."""
         return DataManager(self._session, lambda: self._target().bind(context), self._pin)._checked()
 
+    @property
+    def primary(self) -> DataManager:
+        """The same manager, whose reads no replica answers: for what must be seen as of now, whoever wrote it.
+
+        Without replicas there is no difference. What was written through this process is read back in any case.
+        """
+        return DataManager(self._session, lambda: self._target().primary, self._pin)._checked()
+
     def transaction(
         self, *, isolation: Isolation | None = None, context: Context | None = None
     ) -> AbstractContextManager[DataManager]:

@@ -5,6 +5,7 @@ Written by `python -m scripts.sync`; do not edit.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,13 +19,22 @@ from tenantry.context import SystemContext, TenantContext
 from tenantry.hooks import AfterHook, WithinHook
 from tenantry.plans import Flag, Plan, TenantSettings, UsageReport
 from tenantry.ports import Capability
-from tenantry.sdk import C, Event, Health
+from tenantry.sdk import _VISIT, C, Event, Health
 from tenantry.security.access.explanation import AccessExplanation
 from tenantry.security.access.policy import AccessPolicy, Action
 from tenantry.sync.bound import Block, Bound, Root
 from tenantry.sync.data import DataManager
 from tenantry.sync.insights import Insights
-from tenantry.sync.tenants import BoundSettings, TenantFlags, TenantManager
+from tenantry.sync.tenants import (
+    APIKeys,
+    BoundSettings,
+    Invitations,
+    Members,
+    Support,
+    TenantFlags,
+    TenantManager,
+)
+from tenantry.tenants import JoinCheck, KeyIdentity, MemberRoles
 from tenantry.tokens import JobSigner
 
 
@@ -51,6 +61,26 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
         """What the asynchronous class has as ``settings``."""
         return BoundSettings(self._session, lambda: self._target().settings, self._pin)._checked()
 
+    @property
+    def members(self) -> Members:
+        """The tenant's members and their roles."""
+        return Members(self._session, lambda: self._target().members, self._pin)._checked()
+
+    @property
+    def invitations(self) -> Invitations:
+        """The tenant's invitations."""
+        return Invitations(self._session, lambda: self._target().invitations, self._pin)._checked()
+
+    @property
+    def api_keys(self) -> APIKeys:
+        """The API keys of the tenant's own programs."""
+        return APIKeys(self._session, lambda: self._target().api_keys, self._pin)._checked()
+
+    @property
+    def support(self) -> Support:
+        """What the tenant says about support, and sees of it."""
+        return Support(self._session, lambda: self._target().support, self._pin)._checked()
+
     def __enter__(self) -> Self:
         self._run(lambda it: it.__aenter__())
         return self
@@ -63,6 +93,20 @@ class TenantHandle(Bound[asynchronous.TenantHandle]):
     def usage(self) -> UsageReport:
         """Return what the tenant uses, and what its plan allows."""
         return self._run(lambda it: it.usage())
+
+
+class SupportHandle(Bound[asynchronous.SupportHandle]):
+    """A tenant's data in the hands of support; open while its block runs, and the tenant lets it."""
+
+    @cached_property
+    def data(self) -> DataManager:
+        """What the asynchronous class has as ``data``."""
+        return DataManager(self._session, lambda: self._target().data, self._pin)._checked()
+
+    @property
+    def context(self) -> TenantContext:
+        """What the asynchronous class has as ``context``."""
+        return self._known().context
 
 
 class SystemHandle(Bound[asynchronous.SystemHandle]):
@@ -192,7 +236,7 @@ class MultiTenantSDK(Root):
 
     @property
     def tenants(self) -> TenantManager:
-        """The tenants: create, list, suspend, resume, delete, purge."""
+        """The tenants: create, list, rename, suspend, resume, delete, purge, export, import."""
         return TenantManager(self._session, lambda: self._target().tenants, self._pin)._checked()
 
     @property
@@ -268,6 +312,44 @@ class MultiTenantSDK(Root):
             lambda it: it.explain_access(tenant, action, collection, id, user=user, claims=claims)
         )
 
+    def identify_api_key(self, text: str) -> KeyIdentity:
+        """Return whose API key a request carries; what is revoked is refused within one second, everywhere.
+
+        Raises:
+            CredentialRejected: It is nobody's, or no longer valid.
+        """
+        return self._run(lambda it: it.identify_api_key(text))
+
+    @property
+    def member_roles(self) -> MemberRoles:
+        """Says what a user is in a tenant, for access policies."""
+        return self._ready().member_roles
+
+    def impersonate(
+        self, tenant: str, *, reason: str, actor: str, ttl: dt.timedelta = _VISIT
+    ) -> AbstractContextManager[SupportHandle]:
+        """Act in a tenant for its support, if the tenant has let support in: ``acme.support.allow(…)``.
+
+        The tenant reads who was there, why, and every write: ``acme.support.sessions()`` and ``.writes(…)``. Once the
+        time is over, or the tenant has ended it, each call is refused, within one second. The context's claims say who
+        it is in truth: ``{"act": {"sub": actor, "session": …}}``.
+
+        Args:
+            tenant: The tenant's id.
+            reason: Why; the tenant reads it.
+            actor: Who, from a verified identity.
+            ttl: For how long, at most 8 hours.
+
+        Raises:
+            SupportRefused: The tenant has not let support in, or no longer.
+        """
+        return Block(
+            self,
+            lambda it: it.impersonate(tenant, reason=reason, actor=actor, ttl=ttl),
+            SupportHandle,
+            pinned=False,
+        )
+
     def system(
         self, *, reason: str, actor: str | None = None, tenant: str | None = None
     ) -> AbstractContextManager[SystemHandle]:
@@ -315,6 +397,10 @@ class MultiTenantSDK(Root):
     def add_after_hook(self, hook: AfterHook) -> None:
         """Add a hook that sees each operation when it is over."""
         self._anytime(lambda it: it.add_after_hook(hook))
+
+    def add_join_check(self, check: JoinCheck) -> None:
+        """Add a check that raises unless somebody may become a member; it runs in the transaction, one at a time."""
+        self._anytime(lambda it: it.add_join_check(check))
 
     def on(self, event: Event, listener: Callable[[str], None]) -> None:
         """Call ``listener`` with the service's name when :meth:`get_health` sees it degrade or recover."""

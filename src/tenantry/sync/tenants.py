@@ -6,17 +6,32 @@ Written by `python -m scripts.sync`; do not edit.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from tenantry import tenants as asynchronous
 from tenantry.plans import FlagValue, FlagValues, Rate, TenantSettings
 from tenantry.plans.quotas import Count, UsageReport
 from tenantry.sync.bound import Bound
+from tenantry.tenants.api_keys import _DAY, NewAPIKey
+from tenantry.tenants.archive import Manifest
 from tenantry.tenants.bound import S
 from tenantry.tenants.directory import Tenant, TenantStatus
-from tenantry.tenants.manager import PurgeCertificate
+from tenantry.tenants.invitations import WEEK, Membership, NewInvitation
+from tenantry.tenants.manager import _REDIRECT, PurgeCertificate
+from tenantry.tenants.own import (
+    APIKey,
+    Invitation,
+    InvitationStatus,
+    Member,
+    SupportConsent,
+    SupportSession,
+    SupportWrite,
+)
 from tenantry.tenants.plans import UNSET, UnsetType
+from tenantry.tenants.transfer import Copy, Progress
 from tenantry.types import Page
 
 
@@ -172,6 +187,113 @@ class TenantManager(Bound[asynchronous.TenantManager]):
         """
         return self._run(lambda it: it.update(tenant_id, name=name, plan=plan, settings=settings))
 
+    def by_slug(self, slug: str) -> Tenant:
+        """Return the tenant that is known as ``slug``, or was until lately: then its ``slug`` is another one by now.
+
+        Raises:
+            TenantNotFound: None is or was.
+        """
+        return self._run(lambda it: it.by_slug(slug))
+
+    def rename(
+        self,
+        tenant_id: str,
+        *,
+        slug: str | None = None,
+        name: str | None = None,
+        redirect: dt.timedelta = _REDIRECT,
+    ) -> Tenant:
+        """Let people know a tenant by another slug or name. Its id, and with it every row, stays as it is.
+
+        Args:
+            tenant_id: The tenant.
+            slug: The new slug; nobody else's slug or id.
+            name: The new name.
+            redirect: For how long :meth:`by_slug` finds it under the old slug as well, and nobody else may take that.
+
+        Raises:
+            TenantExists: The slug is taken.
+        """
+        return self._run(lambda it: it.rename(tenant_id, slug=slug, name=name, redirect=redirect))
+
+    def export(
+        self,
+        tenant_id: str,
+        file: str | os.PathLike[str],
+        *,
+        collections: Sequence[str] | None = None,
+        anonymise: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Write a tenant into one file, whatever its status, as it is at one moment.
+
+        The file holds its rows, members and settings; what it leaves out, secrets above all, the manifest says.
+
+        Args:
+            tenant_id: The tenant.
+            file: The file, which appears once it is whole.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of text that is marked ``PII``, and nothing in the place of the rest.
+            progress: Is told a collection and how many of its rows are written.
+        """
+        return self._run(
+            lambda it: it.export(
+                tenant_id, file, collections=collections, anonymise=anonymise, progress=progress
+            )
+        )
+
+    def import_(self, file: str | os.PathLike[str], *, as_: str, progress: Progress | None = None) -> Copy:
+        """Make a tenant of a file that :meth:`export` has written, with the same row ids.
+
+        Everything is checked before anything is stored. The rows are stored in one transaction, read back and
+        compared; only then is the tenant served. After a failure, or a killed process, import again: it begins anew.
+
+        Args:
+            file: The file.
+            as_: The id of the new tenant.
+            progress: Is told a collection and how many of its rows are stored.
+
+        Raises:
+            ArchiveError: The file is damaged, of another version, or does not fit the models.
+            TenantExists: There is such a tenant.
+        """
+        return self._run(lambda it: it.import_(file, as_=as_, progress=progress))
+
+    def clone(
+        self, tenant_id: str, as_: str, *, collections: Sequence[str] | None = None, anonymise: bool = False
+    ) -> Copy:
+        """Copy a tenant into a new one, as :meth:`export` and :meth:`import_` would.
+
+        Args:
+            tenant_id: The tenant.
+            as_: The id of the new tenant.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of personal data.
+        """
+        return self._run(lambda it: it.clone(tenant_id, as_, collections=collections, anonymise=anonymise))
+
+    def of_user(self, user: str) -> Sequence[Membership]:
+        """Return the tenants that a user is a member of and that are served, at most 1,000, in the order of their ids.
+
+        Args:
+            user: The user's id, from a verified identity: whoever asks for another one's learns where that one is.
+        """
+        return self._run(lambda it: it.of_user(user))
+
+    def accept_invitation(self, token: str, *, user: str, email: str | None = None) -> Membership:
+        """Make a user a member of the tenant that an invitation is of. A token is accepted once.
+
+        Args:
+            token: The token of the invitation.
+            user: The user's id, from a verified identity.
+            email: The user's verified address, to accept only what was sent there.
+
+        Raises:
+            CredentialRejected: Nobody gets in with this token, or no longer; ``reason`` says why.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        return self._run(lambda it: it.accept_invitation(token, user=user, email=email))
+
     def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
         """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
         return self._run(lambda it: it.suspend(tenant_id, reason=reason))
@@ -265,3 +387,167 @@ class BoundSettings(Bound[asynchronous.BoundSettings]):
             Conflict: The tenant changed since ``version``.
         """
         return self._run(lambda it: it.update(changes, version=version, **fields))
+
+
+class Members(Bound[asynchronous.Members]):
+    """The members of one tenant. A tenant that has owners never loses the last of them."""
+
+    def add(self, user: str, *, roles: Sequence[str] = (), email: str | None = None) -> Member:
+        """Make a user a member, or return the one who is with these roles.
+
+        Args:
+            user: The user's id, as the application's own authentication knows it.
+            roles: What the user is in this tenant; ``owner`` is the one that the SDK knows.
+            email: Kept with the member.
+
+        Raises:
+            MemberExists: The user is a member with other roles.
+            TenantryError: A check that was added with ``sdk.add_join_check`` refuses.
+        """
+        return self._run(lambda it: it.add(user, roles=roles, email=email))
+
+    def get(self, user: str) -> Member:
+        """Return a member, or raise :class:`NotFound`."""
+        return self._run(lambda it: it.get(user))
+
+    def list(
+        self, *, role: str | None = None, start_after: str | None = None, limit: int = 100
+    ) -> Sequence[Member]:
+        """Return members in the order of their ids.
+
+        Args:
+            role: Only those with this role.
+            start_after: Only those behind this id: the last one of the page before.
+            limit: The most to return, 1 to 10,000.
+        """
+        return self._run(lambda it: it.list(role=role, start_after=start_after, limit=limit))
+
+    def roles_of(self, user: str) -> frozenset[str]:
+        """Return the roles of a user in this tenant; none for who is no member."""
+        return self._run(lambda it: it.roles_of(user))
+
+    def set_roles(self, user: str, roles: Sequence[str]) -> Member:
+        """Give a member other roles.
+
+        Raises:
+            NotFound: The user is no member.
+            LastOwner: The user is the only owner, and would no longer be one.
+        """
+        return self._run(lambda it: it.set_roles(user, roles))
+
+    def remove(self, user: str) -> None:
+        """Make a user no member any more.
+
+        Raises:
+            NotFound: The user is none.
+            LastOwner: The user is the only owner.
+        """
+        self._run(lambda it: it.remove(user))
+
+
+class Invitations(Bound[asynchronous.Invitations]):
+    """The invitations of one tenant."""
+
+    def create(self, email: str, *, roles: Sequence[str] = (), ttl: dt.timedelta = WEEK) -> NewInvitation:
+        """Invite somebody.
+
+        Args:
+            email: The address that the token goes to; sending it is up to the application.
+            roles: What the new member will be.
+            ttl: For how long it can be accepted, at most 90 days.
+        """
+        return self._run(lambda it: it.create(email, roles=roles, ttl=ttl))
+
+    def list(self, *, status: InvitationStatus | str | None = None) -> Sequence[Invitation]:
+        """Return up to 1,000 invitations, the oldest first."""
+        return self._run(lambda it: it.list(status=status))
+
+    def resend(self, id: uuid.UUID, *, ttl: dt.timedelta = WEEK) -> NewInvitation:
+        """Give a pending invitation another token, and time again. The token before no longer works.
+
+        Raises:
+            NotFound: There is none that is pending.
+        """
+        return self._run(lambda it: it.resend(id, ttl=ttl))
+
+    def revoke(self, id: uuid.UUID) -> None:
+        """Let nobody accept an invitation any more.
+
+        Raises:
+            NotFound: There is none that is pending.
+        """
+        self._run(lambda it: it.revoke(id))
+
+
+class APIKeys(Bound[asynchronous.APIKeys]):
+    """The API keys of one tenant."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        roles: Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        ttl: dt.timedelta | None = None,
+    ) -> NewAPIKey:
+        """Make a key.
+
+        Args:
+            name: What people call it.
+            roles: What a request with it is, as a member would be.
+            scopes: What it is for, in the application's own words.
+            ttl: For how long it works; by default until it is revoked.
+        """
+        return self._run(lambda it: it.create(name, roles=roles, scopes=scopes, ttl=ttl))
+
+    def list(self) -> Sequence[APIKey]:
+        """Return up to 1,000 keys, without their secrets, also those that no longer work."""
+        return self._run(lambda it: it.list())
+
+    def get(self, id: str) -> APIKey:
+        """Return one key without its secret, or raise :class:`NotFound`."""
+        return self._run(lambda it: it.get(id))
+
+    def rotate(self, id: str, *, overlap: dt.timedelta = _DAY) -> NewAPIKey:
+        """Make a key that replaces another one, which goes on working for a while.
+
+        Args:
+            id: The key to replace; it must still work.
+            overlap: For how long both work.
+
+        Raises:
+            NotFound: There is no such key that works.
+        """
+        return self._run(lambda it: it.rotate(id, overlap=overlap))
+
+    def revoke(self, id: str, *, reason: str) -> None:
+        """Refuse a key everywhere, within one second.
+
+        Raises:
+            NotFound: There is no such key that works.
+        """
+        self._run(lambda it: it.revoke(id, reason=reason))
+
+
+class Support(Bound[asynchronous.Support]):
+    """What a tenant says about support, and sees of it."""
+
+    def allow(self, *, ttl: dt.timedelta) -> SupportConsent:
+        """Let support in for ``ttl``, at most a year. Nobody is let in before this was called."""
+        return self._run(lambda it: it.allow(ttl=ttl))
+
+    def consent(self) -> SupportConsent | None:
+        """Return until when support is let in, if it is."""
+        return self._run(lambda it: it.consent())
+
+    def revoke(self) -> None:
+        """Let support in no more, and end every visit within one second."""
+        self._run(lambda it: it.revoke())
+
+    def sessions(self) -> Sequence[SupportSession]:
+        """Return up to 1,000 visits of support, the oldest first."""
+        return self._run(lambda it: it.sessions())
+
+    def writes(self, session: uuid.UUID) -> Sequence[SupportWrite]:
+        """Return up to 1,000 writes of one visit, in order."""
+        return self._run(lambda it: it.writes(session))

@@ -26,12 +26,13 @@ SYSTEM = SystemContext(reason="tenant directory", actor="tenantry")
 
 
 class TenantStatus(enum.Enum):
-    """Where a tenant is in its life: active ⇄ suspended, either → deleting → purged."""
+    """Where a tenant is in its life: (importing →) active ⇄ suspended, any of them → deleting → purged."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
     DELETING = "deleting"
     PURGED = "purged"
+    IMPORTING = "importing"
 
 
 class Tenant(KeyedModel, defer_build=True):
@@ -93,11 +94,23 @@ class AuditRecord(Model, defer_build=True):
     details: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
+class FormerSlug(KeyedModel, defer_build=True):
+    """A slug that a tenant had, under which it may still be found for a while."""
+
+    __collection__ = "tenantry_former_slugs"
+    __control__ = True
+
+    id: str
+    tenant: Annotated[str, Indexed]
+    until: dt.datetime
+
+
 TENANTS = collection_of(Tenant)
+FORMER_SLUGS = collection_of(FormerSlug)
 EPOCH = collection_of(Epoch)
 AUDIT = collection_of(AuditRecord)
 SECRETS = collection_of(Secret)
-CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, *COUNTERS)
+CONTROL_COLLECTIONS = (TENANTS, EPOCH, AUDIT, SECRETS, FORMER_SLUGS, *COUNTERS)
 
 
 async def prepare_directory(database: DatabaseAdapter) -> None:
@@ -107,13 +120,17 @@ async def prepare_directory(database: DatabaseAdapter) -> None:
 
 async def cursor_secret(database: DatabaseAdapter) -> bytes:
     """Return the secret that signs cursors, made when it is first asked for."""
-    made = Secret(id="cursors", value=secrets.token_bytes(32))
-    return bytes((await _get_or_insert(database, SECRETS, made))["value"])
+    return await shared_secret(database, "cursors")
 
 
 async def job_secret(database: DatabaseAdapter) -> bytes:
     """Return the secret that signs the tokens of jobs, made when it is first asked for."""
-    made = Secret(id="jobs", value=secrets.token_bytes(32))
+    return await shared_secret(database, "jobs")
+
+
+async def shared_secret(database: DatabaseAdapter, name: str) -> bytes:
+    """Return the secret of a name that all processes on one database share, made when it is first asked for."""
+    made = Secret(id=name, value=secrets.token_bytes(32))
     return bytes((await _get_or_insert(database, SECRETS, made))["value"])
 
 

@@ -102,7 +102,7 @@ class TenantLease:
         else:
             raise DirectoryUnavailable("The tenant directory answered too late, so no tenant is served.")
         if status is not TenantStatus.ACTIVE:
-            _refuse(tenant_id, status)
+            refuse(tenant_id, status)
 
     def forget(self, tenant_id: str) -> None:
         """Read this tenant again before it is served; the process that changes a tenant need not wait."""
@@ -196,11 +196,18 @@ def _note_failure(task: asyncio.Task[None]) -> None:
         logger.warning("The tenant lease was not renewed: %s", task.exception())
 
 
-def _refuse(tenant_id: str, status: TenantStatus) -> NoReturn:
+def refuse(tenant_id: str, status: TenantStatus) -> NoReturn:
+    """Raise what a status means for whoever asks for the tenant."""
     if status is TenantStatus.SUSPENDED:
         raise TenantSuspended(
             f"Tenant {tenant_id!r} is suspended.",
             tenant_id=tenant_id,
             fix=f'Resume it: await sdk.tenants.resume("{tenant_id}").',
+        )
+    if status is TenantStatus.IMPORTING:
+        raise TenantSuspended(
+            f"Tenant {tenant_id!r} is not all there yet: its import is under way, or was broken off.",
+            tenant_id=tenant_id,
+            fix="Wait for it, or import it again.",
         )
     raise TenantDeleted(f"Tenant {tenant_id!r} is {status.value}.", tenant_id=tenant_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from tenantry.errors import (
     InvalidRecord,
     InvalidTransition,
     PurgeIncomplete,
+    TenantDeleted,
     TenantExists,
     TenantNotFound,
     UniqueViolation,
@@ -25,8 +27,11 @@ from tenantry.filters import parse_where
 from tenantry.plans import Catalog
 from tenantry.plans.settings import changed_settings
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Meter, Purge, Update
-from tenantry.query import And, Query, Sort, after, parse_fields, parse_limit
-from tenantry.schema import Collection
+from tenantry.query import And, Comparison, Query, Sort, after, parse_fields, parse_limit
+from tenantry.schema import TENANT, Collection
+from tenantry.tenants.administration import checked_text
+from tenantry.tenants.archive import Manifest
+from tenantry.tenants.credentials import Mint
 from tenantry.tenants.directory import (
     SYSTEM,
     TENANTS,
@@ -36,15 +41,22 @@ from tenantry.tenants.directory import (
     next_change,
     tenant_of,
 )
+from tenantry.tenants.invitations import Door, Membership
 from tenantry.tenants.lease import LONGEST_LEASE, TenantLease
+from tenantry.tenants.members import JoinCheck
 from tenantry.tenants.order import children_first
+from tenantry.tenants.own import MEMBERS
 from tenantry.tenants.plans import UNSET, PlanCalls, UnsetType
 from tenantry.tenants.requests import RequestMeter
+from tenantry.tenants.slugs import check_free, find_by_slug, leave_slug
 from tenantry.tenants.standing import Standings
+from tenantry.tenants.transfer import Copy, Progress, Transfer
 from tenantry.types import Page, Record
 
 _BATCH = 1_000
+_REDIRECT = dt.timedelta(days=90)
 _STEPS: dict[TenantStatus, frozenset[TenantStatus]] = {
+    TenantStatus.IMPORTING: frozenset({TenantStatus.DELETING}),
     TenantStatus.ACTIVE: frozenset({TenantStatus.SUSPENDED, TenantStatus.DELETING}),
     TenantStatus.SUSPENDED: frozenset({TenantStatus.ACTIVE, TenantStatus.DELETING}),
     TenantStatus.DELETING: frozenset({TenantStatus.PURGED}),
@@ -83,10 +95,15 @@ class TenantManager(PlanCalls):
         catalog: Catalog,
         standings: Standings,
         requests: RequestMeter,
+        mint: Mint,
+        checks: Sequence[JoinCheck] = (),
     ) -> None:
         super().__init__(database, lease, catalog, standings, requests)
         self._collections = children_first(collections)
         self._cursors = cursors
+        self._transfer = Transfer(database, lease, self._collections)
+        self._door = Door(database, lease, mint)
+        self._checks = checks
 
     async def create(
         self,
@@ -112,8 +129,11 @@ class TenantManager(PlanCalls):
         if found is None:
             try:
                 return await self._insert(tenant_id, values)
-            except UniqueViolation:
-                found = await self.get(tenant_id)
+            except UniqueViolation as error:
+                again = await self._find(tenant_id)
+                if again is None:
+                    raise _taken(tenant_id) from error
+                found = again
         if found.status is TenantStatus.PURGED or any(getattr(found, key) != values[key] for key in values):
             raise TenantExists(
                 f"Tenant {slug!r} exists with other properties.",
@@ -200,6 +220,143 @@ class TenantManager(PlanCalls):
             await self._database.recount(tenant_id)
         return changed
 
+    async def by_slug(self, slug: str) -> Tenant:
+        """Return the tenant that is known as ``slug``, or was until lately: then its ``slug`` is another one by now.
+
+        Raises:
+            TenantNotFound: None is or was.
+        """
+        return await find_by_slug(self._database, slug)
+
+    async def rename(
+        self,
+        tenant_id: str,
+        *,
+        slug: str | None = None,
+        name: str | None = None,
+        redirect: dt.timedelta = _REDIRECT,
+    ) -> Tenant:
+        """Let people know a tenant by another slug or name. Its id, and with it every row, stays as it is.
+
+        Args:
+            tenant_id: The tenant.
+            slug: The new slug; nobody else's slug or id.
+            name: The new name.
+            redirect: For how long :meth:`by_slug` finds it under the old slug as well, and nobody else may take that.
+
+        Raises:
+            TenantExists: The slug is taken.
+        """
+        tenant_id = types.tenant_id(tenant_id)
+        wanted = {"slug": None if slug is None else types.tenant_id(slug), "name": name}
+        changes = TENANTS.validate_changes({key: value for key, value in wanted.items() if value is not None})
+        async with self._database.transaction(SYSTEM) as unit:
+            await next_change(unit)  # taken first: it is the lock that orders all changes
+            tenant = await self._locked(unit, tenant_id)
+            if tenant.status is TenantStatus.PURGED:
+                raise TenantDeleted(f"Tenant {tenant_id!r} is purged.", tenant_id=tenant_id)
+            if slug is not None and slug != tenant.slug:
+                await check_free(unit, slug, tenant_id)
+                await leave_slug(unit, tenant.slug, slug, tenant_id, redirect)
+            details = {"slug": [tenant.slug, slug or tenant.slug]}
+            await unit.execute(SYSTEM, [audit("rename", "rename", tenant=tenant_id, details=details)])
+            return await self._change(unit, tenant_id, changes)
+
+    async def export(
+        self,
+        tenant_id: str,
+        file: str | os.PathLike[str],
+        *,
+        collections: Sequence[str] | None = None,
+        anonymise: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Write a tenant into one file, whatever its status, as it is at one moment.
+
+        The file holds its rows, members and settings; what it leaves out, secrets above all, the manifest says.
+
+        Args:
+            tenant_id: The tenant.
+            file: The file, which appears once it is whole.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of text that is marked ``PII``, and nothing in the place of the rest.
+            progress: Is told a collection and how many of its rows are written.
+        """
+        tenant = await self.get(tenant_id)
+        await self._record("export", tenant_id, {"anonymise": anonymise})
+        return await self._transfer.export(tenant, file, collections, anonymise=anonymise, progress=progress)
+
+    async def import_(
+        self, file: str | os.PathLike[str], *, as_: str, progress: Progress | None = None
+    ) -> Copy:
+        """Make a tenant of a file that :meth:`export` has written, with the same row ids.
+
+        Everything is checked before anything is stored. The rows are stored in one transaction, read back and
+        compared; only then is the tenant served. After a failure, or a killed process, import again: it begins anew.
+
+        Args:
+            file: The file.
+            as_: The id of the new tenant.
+            progress: Is told a collection and how many of its rows are stored.
+
+        Raises:
+            ArchiveError: The file is damaged, of another version, or does not fit the models.
+            TenantExists: There is such a tenant.
+        """
+        return await self._transfer.import_(file, types.tenant_id(as_), progress=progress)
+
+    async def clone(
+        self,
+        tenant_id: str,
+        as_: str,
+        *,
+        collections: Sequence[str] | None = None,
+        anonymise: bool = False,
+    ) -> Copy:
+        """Copy a tenant into a new one, as :meth:`export` and :meth:`import_` would.
+
+        Args:
+            tenant_id: The tenant.
+            as_: The id of the new tenant.
+            collections: The names of the collections; by default all.
+            anonymise: Put pseudonyms in the place of personal data.
+        """
+        new = types.tenant_id(as_)
+        tenant = await self.get(tenant_id)
+        await self._record("clone", tenant_id, {"as": new, "anonymise": anonymise})
+        return await self._transfer.clone(tenant, new, collections, anonymise=anonymise)
+
+    async def of_user(self, user: str) -> Sequence[Membership]:
+        """Return the tenants that a user is a member of and that are served, at most 1,000, in the order of their ids.
+
+        Args:
+            user: The user's id, from a verified identity: whoever asks for another one's learns where that one is.
+        """
+        fields, key = tuple(MEMBERS.fields.values()), MEMBERS.key
+        wanted = Comparison(key, "eq", checked_text(user, "user"))
+        found = await self._database.select(SYSTEM, Query(MEMBERS, fields, wanted, (Sort(TENANT),), _BATCH))
+        rows = await self._database.fetch(SYSTEM, TENANTS, [row["tenant_id"] for row in found])
+        active = {row["id"] for row in rows if row["status"] is TenantStatus.ACTIVE}
+        return [
+            Membership(row["tenant_id"], user, tuple(row["roles"]))
+            for row in found
+            if row["tenant_id"] in active
+        ]
+
+    async def accept_invitation(self, token: str, *, user: str, email: str | None = None) -> Membership:
+        """Make a user a member of the tenant that an invitation is of. A token is accepted once.
+
+        Args:
+            token: The token of the invitation.
+            user: The user's id, from a verified identity.
+            email: The user's verified address, to accept only what was sent there.
+
+        Raises:
+            CredentialRejected: Nobody gets in with this token, or no longer; ``reason`` says why.
+            TenantNotFound, TenantSuspended, TenantDeleted: The tenant may not be served.
+        """
+        return await self._door.accept(token, user, email, self._checks)
+
     async def suspend(self, tenant_id: str, *, reason: str) -> Tenant:
         """Refuse the tenant everywhere, within one second; its data stays. ``reason`` is kept and audited."""
         return await self._move(tenant_id, TenantStatus.SUSPENDED, reason)
@@ -261,6 +418,9 @@ class TenantManager(PlanCalls):
 
     # -- inside
 
+    async def _record(self, action: str, tenant_id: str, details: Mapping[str, Any]) -> None:
+        await self._database.execute(SYSTEM, [audit(action, action, tenant=tenant_id, details=details)])
+
     def _checked_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         model = self._catalog.settings
         return dict(settings) if model is None else changed_settings(model, {}, settings)
@@ -285,6 +445,7 @@ class TenantManager(PlanCalls):
         return tenant_of(rows[0]) if rows else None
 
     async def _insert(self, tenant_id: str, values: Mapping[str, Any]) -> Tenant:
+        await check_free(self._database, tenant_id, tenant_id)
         tenant = _new(tenant_id, values)
         # No change to count: nobody remembers anything of a tenant that is not there yet.
         await self._database.execute(SYSTEM, [Insert(TENANTS, [TENANTS.to_record(tenant)])])
@@ -354,3 +515,9 @@ def _new(tenant_id: str, values: Mapping[str, Any]) -> Tenant:
         **values,
     }
     return cast(Tenant, TENANTS.validate(given))
+
+
+def _taken(slug: str) -> TenantExists:
+    return TenantExists(
+        f"{slug!r} is the slug of another tenant.", tenant_id=slug, fix="Choose another slug."
+    )

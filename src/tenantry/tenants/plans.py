@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from tenantry import types
+from tenantry.context import SystemContext
 from tenantry.errors import (
     ConfigurationError,
     Conflict,
@@ -27,6 +28,7 @@ from tenantry.ports import DatabaseAdapter, Delete, Executor, Insert, Meter, Upd
 from tenantry.query import Comparison, Query
 from tenantry.tenants.directory import SYSTEM, TENANTS, Tenant, audit, next_change, tenant_of
 from tenantry.tenants.lease import TenantLease
+from tenantry.tenants.own import MEMBERS
 from tenantry.tenants.requests import RequestMeter
 from tenantry.tenants.standing import Standing, Standings
 from tenantry.types import Record
@@ -235,7 +237,7 @@ class PlanCalls:
             tenant.plan,
             Usage("rows", used["rows"], limits.get("rows")),
             Usage("storage", used["storage"], limits.get("storage")),
-            None,
+            await self._members(tenant, limits.get("members")),
             await self._requests.usage(standing),
             collections,
         )
@@ -271,6 +273,11 @@ class PlanCalls:
         return await self._alter(tenant_id, "settings", "changed", names, change, actor=actor)
 
     # -- inside
+
+    async def _members(self, tenant: Tenant, limit: int | None) -> Usage | None:
+        of_tenant = SystemContext("usage", "tenantry", types.tenant_id(tenant.id))
+        used = await self._database.count(of_tenant, Query(MEMBERS, ()))
+        return Usage("members", used, limit) if used or limit is not None else None
 
     async def _check_counting(self) -> None:
         if self._catalog.plans and not self._catalog.counts:

@@ -34,7 +34,7 @@ from tenantry.testing.cleanup import forget
 from tenantry.testing.conformance.setting import fresh
 from tenantry.testing.models import MODELS
 from tenantry.testing.operations import FIELDS, SHARED, Op, creation, operation
-from tenantry.types import BulkOutcome, Page
+from tenantry.types import BulkOutcome, Hit, Page
 
 T = TypeVar("T")
 
@@ -228,6 +228,8 @@ def comparable(value: Any) -> Any:
         return value.index, comparable(value.row), error and (type(error).__name__, _details(error))
     if isinstance(value, Page):
         return [comparable(item) for item in value], comparable(value.included), value.has_more
+    if isinstance(value, Hit):
+        return comparable(value.row), value.score, comparable(value.highlights)
     if isinstance(value, Mapping):
         return {str(key): comparable(item) for key, item in value.items() if key not in _UNTOLD}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

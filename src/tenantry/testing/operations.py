@@ -11,7 +11,18 @@ from decimal import Decimal
 from typing import Any
 
 from tenantry.data import DataManager
-from tenantry.testing.models import Author, Book, Colour, Country, Folder, Mention, Note, Review, Sample
+from tenantry.testing.models import (
+    Article,
+    Author,
+    Book,
+    Colour,
+    Country,
+    Folder,
+    Mention,
+    Note,
+    Review,
+    Sample,
+)
 from tenantry.types import Page
 
 Dice = random.Random
@@ -19,6 +30,7 @@ Throw = Callable[[Dice], Any]
 
 IDS = [uuid.UUID(int=(7 << 76) + number) for number in range(1, 5)]
 TEXTS = ["", "a", "A", "b", "ab", "%", "_", "é", "ß", "😀", "\ue000", "' OR 1=1 --"]
+_WORDS = ["word", "WORDS", "wörd", "wrod", "lamp", "lamps", "x-ray", "😀"]
 _INTEGERS = [-(2**63), -1, 0, 1, 2, 2**53 + 1, 2**63 - 1]
 _COUNTRIES = ["at", "fr", "xx"]  # of which the last does not exist
 _MOMENTS = [
@@ -28,7 +40,9 @@ _MOMENTS = [
 ]
 _LEAVES = [True, False, 0, 1, 1.5, "", "a", "😀"]
 SHARED = [Country(id="at", name="Austria"), Country(id="fr", name="France")]
-MODELS = {model.__collection__: model for model in (Author, Book, Review, Mention, Folder, Note, Sample)}
+MODELS = {
+    model.__collection__: model for model in (Article, Author, Book, Review, Mention, Folder, Note, Sample)
+}
 
 
 def one_of(*values: Any) -> Throw:
@@ -39,6 +53,10 @@ def one_of(*values: Any) -> Throw:
 def some_of(*values: Any) -> Throw:
     """A short list of these."""
     return lambda dice: dice.choices(values, k=dice.randint(0, 2))
+
+
+def _words(dice: Dice) -> str:
+    return " ".join(dice.choices(_WORDS, k=dice.randint(0, 4)))
 
 
 def _json(dice: Dice) -> Any:
@@ -52,6 +70,7 @@ def _json(dice: Dice) -> Any:
 
 # collection -> field -> values; what is left out of a record takes its default
 FIELDS: dict[str, dict[str, Throw]] = {
+    "articles": {"title": _words, "body": _words},
     "authors": {"name": one_of(*TEXTS), "country_id": one_of(None, *_COUNTRIES)},
     "books": {
         "title": one_of("a", "b"),
@@ -79,7 +98,7 @@ FIELDS: dict[str, dict[str, Throw]] = {
         "numbers": some_of(*_INTEGERS),
     },
 }
-_REQUIRED = {"authors": ["name"], "books": ["title"], "reviews": ["book_id"]}
+_REQUIRED = {"articles": ["title"], "authors": ["name"], "books": ["title"], "reviews": ["book_id"]}
 _KEYS: dict[str, list[list[str]]] = {"books": [["id"], ["isbn"], ["author_id", "title"]]}
 _RELATIONS = {
     "authors": "country",
@@ -161,7 +180,7 @@ def _leaf(dice: Dice, collection: str) -> dict[str, Any]:
     operators = ["eq", "ne", "in", "nin", "is_null"]
     if name not in ("flag", "blob", "colour"):
         operators += ["lt", "lte", "gt", "gte", "between"]
-    if name in ("label", "title", "isbn", "text", "name"):
+    if name in ("label", "title", "body", "isbn", "text", "name"):
         operators += ["contains", "starts_with", "ends_with", "ilike"]
     operator = dice.choice(operators)
     values: Throw = (lambda dice: _id(dice, collection)) if name == "id" else FIELDS[collection][name]
@@ -258,6 +277,21 @@ def _count(dice: Dice, collection: str) -> Op:
     return Op(dice.choice(["count", "exists"]), (collection, _filter(dice, collection)))
 
 
+def _search(dice: Dice, collection: str) -> Op:
+    text = " ".join(
+        dice.choice(["", "", "-", '"']) + dice.choice(_WORDS) + dice.choice(["", "", "*", '"'])
+        for _ in range(dice.randint(1, 3))
+    )
+    options = {
+        "fields": dice.choice([None, ["title"], ["body"]]),
+        "where": _filter(dice, "articles", 0) if dice.random() < 0.3 else None,
+        "limit": dice.choice([1, 100]),
+        "highlight": True,
+        "typos": dice.random() < 0.5,
+    }
+    return Op("search", (dice.choice(["articles", Article]), text), options)
+
+
 _SUMMED = {"books": ["copies", "price"], "reviews": ["stars"], "samples": ["number", "exact"]}
 
 
@@ -286,5 +320,6 @@ _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_read] * 3,
     _distinct,
     *[_count] * 2,
+    *[_search] * 2,
     *[_aggregate] * 2,
 ]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +34,7 @@ from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, r
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
 from tenantry.databases.postgres.purge import check_sight, fence
+from tenantry.databases.postgres.replicas import Replicas
 from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import (
     Closed,
@@ -124,6 +131,7 @@ class PostgresAdapter:
         )
         self._retry = Retry(config.retry_attempts, config.timeout)
         self._control = TenantPool(control_url, max_size=_CONTROL_POOL, **timeouts)
+        self._replicas = self._replicas_of(config, sealed) if config.replicas else None
         self._raw: TenantPool | None = None
         self._sessions: Sessions | None = None
         self._acquire_timeout = config.acquire_timeout
@@ -139,15 +147,27 @@ class PostgresAdapter:
             await pool.open()
         async with self._control.statement(None) as connection:
             version = connection.get_server_version()
+        if self._replicas is not None:
+            await self._replicas.open()
         collation = "pg_c_utf8" if version >= _BUILTIN_COLLATIONS else "und-x-icu"
         self._compiler = BulkCompiler(PostgresDialect(collation), collections)
 
     async def close(self) -> None:
         """Let what runs finish, then close every connection."""
+        if self._replicas is not None:
+            await self._replicas.close()
         if self._sessions is not None:
             await self._sessions.close()
         for pool in self._pools():
             await pool.close()
+
+    def _replicas_of(self, config: DatabaseConfig, options: dict[str, Any]) -> Replicas:
+        make = partial(
+            TenantPool, max_size=config.pool_size, tenant_share=config.max_connections_per_tenant, **options
+        )
+        urls = [url.get_secret_value() for url in config.replicas]
+        connectors = self._control.connector, self._app.connector
+        return Replicas(*connectors, [partial(make, url) for url in urls], config.max_replica_lag)
 
     def _pools(self) -> list[TenantPool]:
         pools = [self._app, self._control]
@@ -282,12 +302,7 @@ class PostgresAdapter:
 
     async def search(self, context: Context, search: Search) -> list[Record]:
         """Return the rows that a search finds, the best first."""
-        pool, tenant = self._scope(context)
-        try:
-            async with pool.statement(tenant) as connection:
-                return await self._searched(connection, context, search)
-        except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
+        return await self._read(context, lambda connection: self._searched(connection, context, search))
 
     async def _searched(self, connection: Any, context: Context, search: Search) -> list[Record]:
         words: list[str] = []
@@ -302,24 +317,45 @@ class PostgresAdapter:
         return await self._query(context, self._compiler.aggregate(context, aggregation))
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
-        return await self._retry.run(partial(self._ask, context, step), _nothing_written)
+        return await self._read(context, partial(_rows_of, step))
 
-    async def _ask(self, context: Context, step: Step) -> list[Record]:
+    async def _read(self, context: Context, ask: Ask) -> list[Record]:
+        """Ask whoever may answer, and again if the connection was lost."""
+        return await self._retry.run(partial(self._read_once, context, ask), _nothing_written)
+
+    async def _read_once(self, context: Context, ask: Ask) -> list[Record]:
         pool, tenant = self._scope(context)
-        statement = step.statement
+        if self._replicas is None or not isinstance(context, TenantContext):
+            return await self._read_from(ask, pool, tenant)
+        read = partial(self._read_from, ask)
+        return await self._replicas.read(context.tenant_id, pool, read, demanded=context.primary)
+
+    async def _read_from(self, ask: Ask, pool: TenantPool, tenant: str | None) -> list[Record]:
         try:
             async with pool.statement(tenant) as connection:
-                rows = await connection.fetch(statement.text, *step.args)
+                return await ask(connection)
         except DatabaseUnavailable as error:
             error.nothing_written = True
             raise
         except _DRIVER_ERRORS as error:
             raise self._translated(error, nothing_written=True) from error
-        return statement.records(rows)
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes or none; again only if it is certain that it was none."""
-        return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+        with self._writing(context, writes):
+            return await self._retry.run(partial(self._execute, context, writes), _nothing_written)
+
+    def _writing(
+        self, context: Context, writes: Sequence[Write] | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep whom it concerns from reading on a replica that does not have what is written meanwhile."""
+        if self._replicas is None:
+            return nullcontext()
+        if isinstance(context, TenantContext):
+            return self._replicas.contacts.writing(context.tenant_id)
+        if writes is not None and all(write.collection.scope == "control" for write in writes):
+            return nullcontext()
+        return self._replicas.contacts.writing(None)
 
     async def _execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         pool, tenant = self._scope(context)
@@ -367,15 +403,25 @@ class PostgresAdapter:
     ) -> AsyncIterator[Executor]:
         """One connection and one transaction for a unit of work."""
         pool, tenant = self._scope(context)
-        begun = False
-        try:
-            async with pool.transaction(tenant, isolation=isolation) as connection:
-                begun = True
-                unit = _Transaction(self, connection, context)
+        with ExitStack() as noted:
+            if tenant is not None:
+                noted.enter_context(self._writing(context))
+            async with self._begun(pool, tenant, isolation) as connection:
+                unit = _Transaction(self, connection, context, noted)
                 try:
                     yield unit
                 finally:
                     unit.over = True
+
+    @asynccontextmanager
+    async def _begun(
+        self, pool: TenantPool, tenant: str | None, isolation: Isolation | None
+    ) -> AsyncIterator[Any]:
+        begun = False
+        try:
+            async with pool.transaction(tenant, isolation=isolation) as connection:
+                begun = True
+                yield connection
         except DatabaseUnavailable as error:
             error.nothing_written |= not begun
             raise
@@ -396,14 +442,16 @@ class PostgresAdapter:
                 fix=f"Begin with one of {', '.join(sorted(_STATEMENTS))}.",
             )
         try:
-            async with raw.statement(context.tenant_id) as connection:
-                return [dict(row) for row in await connection.fetch(text, *params)]
+            with self._writing(context):
+                async with raw.statement(context.tenant_id) as connection:
+                    return [dict(row) for row in await connection.fetch(text, *params)]
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    def session(
+    @asynccontextmanager
+    async def session(
         self, context: TenantContext, admit: Callable[[], Awaitable[None]], options: dict[str, Any]
-    ) -> AbstractAsyncContextManager[AsyncSession]:
+    ) -> AsyncIterator[AsyncSession]:
         """Open a session of SQLAlchemy's ORM, each of whose transactions is bound to the tenant."""
         from tenantry.databases.postgres.sessions import Sessions  # the ORM, on first use
 
@@ -412,21 +460,24 @@ class PostgresAdapter:
             self._sessions = Sessions(
                 pool.connector, self._app.connector.ticket, size=_RAW_POOL, timeout=self._acquire_timeout
             )
-        return self._sessions.open(context.tenant_id, admit, options)
+        with self._writing(context):
+            async with self._sessions.open(context.tenant_id, admit, options) as session:
+                yield session
 
-    def bind(
-        self, connection: Any, context: TenantContext, admit: Callable[[], None]
-    ) -> AbstractContextManager[Any]:
+    @contextmanager
+    def bind(self, connection: Any, context: TenantContext, admit: Callable[[], None]) -> Iterator[Any]:
         """Bind a user's own connection, which is logged in as the raw role, to the tenant."""
         ticket = partial(self._app.connector.ticket, context.tenant_id)
-        return bind(connection, Scope(context.tenant_id, admit, ticket))
+        with self._writing(context), bind(connection, Scope(context.tenant_id, admit, ticket)) as bound:
+            yield bound
 
     def measure(self) -> dict[str, Any]:
         """Return how much of the pool is in use, who waits and for how long; for *raw* and *control* beside it."""
         others = {"control": self._control, "raw": self._raw}
-        return self._app.measure() | {
+        found = self._app.measure() | {
             role: pool.measure() for role, pool in others.items() if pool is not None
         }
+        return found if self._replicas is None else found | {"replicas": self._replicas.measure()}
 
     # -- how queries run
 
@@ -554,6 +605,13 @@ class PostgresAdapter:
 _DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
+Ask = Callable[[Any], Awaitable[list[Record]]]
+
+
+async def _rows_of(step: Step, connection: Any) -> list[Record]:
+    return step.statement.records(await connection.fetch(step.statement.text, *step.args))
+
+
 def _nothing_written(error: TenantryError) -> bool:
     return isinstance(error, DatabaseUnavailable) and error.nothing_written
 
@@ -561,8 +619,9 @@ def _nothing_written(error: TenantryError) -> bool:
 class _Transaction:
     """The executor of one unit of work."""
 
-    def __init__(self, adapter: PostgresAdapter, connection: Any, context: Context) -> None:
+    def __init__(self, adapter: PostgresAdapter, connection: Any, context: Context, noted: ExitStack) -> None:
         self._adapter = adapter
+        self._noted = noted  # what it writes, until it is over
         self._connection = connection
         self._context = context
         self._turn = (
@@ -593,6 +652,8 @@ class _Transaction:
 
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         self._check(context)
+        if isinstance(context, SystemContext):
+            self._noted.enter_context(self._adapter._writing(context, writes))
         try:
             async with self._turn:
                 return await self._adapter._perform(self._connection, context, writes)

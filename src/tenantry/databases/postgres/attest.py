@@ -63,6 +63,7 @@ async def attest(app: TenantPool, compiler: Compiler) -> None:
             ]
             await app.rebind(connection, None)
             leaks += [leak for planted in rows for leak in await _look(connection, compiler, *planted)]
+            leaks += await _reach(connection, compiler)
             raise _RollBack
     except _RollBack:
         pass
@@ -84,7 +85,7 @@ async def _plant(
     planted: dict[str, Record] = {}
     for table in compiler.tables.metadata.sorted_tables:
         collection = compiler.tables.collection_of(table)
-        if collection.scope != "tenant" or compiler.tables.holds_words(table):
+        if collection.scope != "tenant" or compiler.tables.holds_words(table) or not _writable(collection):
             continue
         record = await _canary(connection, compiler, context, collection, planted)
         if record is None:
@@ -177,6 +178,29 @@ async def _trespass(
     insert, args = _forgery(compiler, collection, {**record, "id": _other(key)}, owner)
     if await _attempt(connection, insert, args) is not None:
         leaks.append(f"wrote into {collection.name} in another's name")
+    return leaks
+
+
+def _writable(collection: Collection) -> bool:
+    return collection.rights is None or "INSERT" in collection.rights
+
+
+async def _reach(connection: Any, compiler: Compiler) -> list[str]:
+    """Try what no tenant's own statement may do with the tables that the system keeps for it; return what was let."""
+    leaks = []
+    for collection in compiler.collections.values():
+        if collection.scope != "tenant" or _writable(collection):
+            continue
+        name = _names(compiler, collection)
+        attempts = {
+            "SELECT": f"SELECT 1 FROM {name} LIMIT 1",
+            "INSERT": f"INSERT INTO {name} DEFAULT VALUES",
+            "UPDATE": f"UPDATE {name} SET version = 0",
+            "DELETE": f"DELETE FROM {name}",
+        }
+        for right, text in attempts.items():
+            if right not in (collection.rights or ()) and await _attempt(connection, text, []) is not None:
+                leaks.append(f"may {right} {collection.name}")
     return leaks
 
 

@@ -19,7 +19,8 @@ from tenantry.context import Context
 from tenantry.databases.postgres.counting import SQLSTATE_QUOTA
 from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import Conflict, NotFound, TenantryError
-from tenantry.ports import REFUSALS, Delete, Insert, Outcome, Update, Upsert, Write
+from tenantry.ports import REFUSALS, Delete, Insert, Outcome, Purge, Update, Upsert, Write
+from tenantry.query import EVERYTHING
 from tenantry.schema import Collection
 from tenantry.types import Record
 
@@ -215,6 +216,8 @@ def _is_simple(unit: Unit, collection: Collection) -> bool:
     first, *added = unit
     if isinstance(first, Insert) and len(first.records) != 1:
         return False
+    if not isinstance(first, Insert | Purge) and first.where is not EVERYTHING:
+        return False  # which rows it may touch is said in the statement of one row
     return all(isinstance(write, Insert) and write.collection is not collection for write in added)
 
 

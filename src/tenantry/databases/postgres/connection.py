@@ -192,6 +192,8 @@ class Connector:
                 # Unnamed and sent anew with each use, in one message with its arguments: a single round trip.
                 text = BIND_LOCAL if self._keep_statements else BIND_WIPED
                 slot.bind = await slot.connection.prepare(text, name="")
+                # The driver leaves open what it began for that, in which a transaction could not choose its isolation.
+                await slot.connection.execute("SELECT")
         except DRIVER_ERRORS as error:
             slot.connection.terminate()
             raise self._unreachable(error) from error

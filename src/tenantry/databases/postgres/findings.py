@@ -119,7 +119,7 @@ class ExpectedTable(NamedTuple):
 def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     """Return how the table of a collection is meant to be."""
     if collection.scope == "tenant" and table.schema is not None:
-        return ExpectedTable(table.schema, table.name, "control", app=("SELECT", "INSERT"))
+        return ExpectedTable(table.schema, table.name, "control", app=collection.rights or ())
     searchable = bool(searchable_fields(collection))
     owner = collection.name in _COUNTED_WITH
     return ExpectedTable(

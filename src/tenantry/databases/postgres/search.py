@@ -97,15 +97,18 @@ SET search_path = pg_catalog, pg_temp AS $function$
   SELECT ' ' || array_to_string(tenantry.words(value), ' ') || ' '
 $function$"""
 
+# Materialised, or the server would cut the texts again for each use of their words.
 _RANKS: Final = """CREATE OR REPLACE FUNCTION tenantry.ranks(
   texts text[]
 ) RETURNS TABLE (place int, term text, rank int) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 20
 SET search_path = pg_catalog, pg_temp AS $function$
-  SELECT f.place, w.term, (2000 * count(*) / (count(*) + 1 + cardinality(f.words) / 8))::int
-  FROM (
+  WITH cut AS MATERIALIZED (
     SELECT t.place::int, tenantry.words(t.value) AS words FROM unnest(texts) WITH ORDINALITY t(value, place)
-  ) f, unnest(f.words) w(term)
-  GROUP BY f.place, f.words, w.term
+  ), sized AS MATERIALIZED (
+    SELECT c.place, c.words, cardinality(c.words) / 8 AS eighth FROM cut c
+  )
+  SELECT s.place, w.term, (2000 * count(*) / (count(*) + 1 + s.eighth))::int
+  FROM sized s, unnest(s.words) w(term) GROUP BY s.place, s.eighth, w.term
 $function$"""
 
 # The columns of the table of words say which fields are searchable: what a migration makes of that table holds at once.

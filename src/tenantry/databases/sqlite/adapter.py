@@ -349,9 +349,13 @@ class SQLiteAdapter:
         step = (self._compiler.count if count else self._compiler.select)(context, query)
         own = self._compiler.count(context, Query(query.collection, ()))
         met = self._compiler.count(context, query)
+        nothing = self._compiler.fetch(context, query.collection, [])
         reach = self._reaches[step.statement.table, False]
 
         def work(connection: Connection) -> Plan:
+            connection.run(
+                nothing, reach, seconds
+            )  # notices indexes that were made since, as EXPLAIN does not
             details = [str(row[3]) for row in connection.explain(step, reach, seconds)]
             plan = indexes.plan_of(details)
             if not plan.reads_all:

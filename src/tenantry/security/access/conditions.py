@@ -10,7 +10,7 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Claim:
         yield Each(self)
 
     def __contains__(self, value: object) -> bool:
-        self._refuse()
+        raise self._refusal()
 
     def __eq__(self, other: object) -> bool:
         return self._reflected(other)  # type: ignore[no-any-return]
@@ -59,13 +59,13 @@ class Claim:
         """Leave the comparison to the field on the other side; there must be one."""
         if isinstance(other, Attribute):
             return NotImplemented
-        self._refuse()
+        raise self._refusal()
 
     def __bool__(self) -> bool:
-        self._refuse()
+        raise self._refusal()
 
-    def _refuse(self) -> NoReturn:
-        raise InvalidQuery(
+    def _refusal(self) -> InvalidQuery:
+        return InvalidQuery(
             "has no value before a user asks.",
             path=str(self),
             fix="Compare a field with it: lambda order, user: order.owner == user.id.",

@@ -76,7 +76,7 @@ class Rulebook:
         permit = Permit(collection, action, frozenset(roles))
         if not set(roles) & set(self._grants):
             return permit.refused(
-                "nothing is known of the user" if context.user_id is None else "no role of the policy"
+                "no user is named" if context.user_id is None else "the user has no role of it"
             )
         for grant in denials:
             if grant.fields is None and grant.condition is None:

@@ -6,19 +6,21 @@ nowhere else. What it does not know it refuses.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from tenantry.aggregation import Aggregation
 from tenantry.context import Context, SystemContext, TenantContext
-from tenantry.errors import AccessDenied, DataError
-from tenantry.ports import Database, Delete, Executor, Insert, Isolation, Update, Upsert, Write
+from tenantry.errors import AccessDenied, DataError, TenantryError
+from tenantry.ports import Database, Delete, Executor, Insert, Isolation, Outcome, Update, Upsert, Write
 from tenantry.query import Comparison, Query
 from tenantry.schema import Collection
+from tenantry.searching import SCORE, Search
 from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.permits import Permit, only
 from tenantry.security.access.policy import Action
-from tenantry.security.access.reads import narrowed, reached
+from tenantry.security.access.reads import aggregated, narrowed, reached, searched
 from tenantry.security.access.writes import (
     Planned,
     checked_delete,
@@ -27,6 +29,8 @@ from tenantry.security.access.writes import (
     checked_upsert,
 )
 from tenantry.types import Record
+
+E = TypeVar("E", bound=TenantryError)
 
 
 class Guard:
@@ -60,21 +64,75 @@ class Guard:
             query = reached(query, permit)
         return await self._inner.count(context, query)
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        """Return those of the rows that ``search`` finds which the user may read."""
+        permit = await self._reading(context, search.collection)
+        if permit is None or permit.whole:
+            return await self._inner.search(context, search)
+        rows = await self._inner.search(context, searched(search, permit))
+        return [only(row, permit.shown(row) | {SCORE.name}) for row in rows]
+
+    async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
+        """Return the groups of ``aggregation`` over the rows that the user may read."""
+        permit = await self._reading(context, aggregation.collection)
+        if permit is not None and not permit.whole:
+            aggregation = aggregated(aggregation, permit)
+        return await self._inner.aggregate(context, aggregation)
+
     async def execute(self, context: Context, writes: Sequence[Write]) -> list[list[Record]]:
         """Run all writes if the user may run each of them."""
         if isinstance(context, SystemContext):
             return await self._inner.execute(context, writes)
-        planned = [await self._planned(context, write) for write in writes]
+        planned = await self._plan(context, writes)
         try:
             stored = await self._run(context, planned)
         except DataError as error:
             clash = error
         else:
             return [plan.shown(rows) for plan, rows in zip(planned, stored, strict=True)]
-        if not all(plan.seen is None or plan.seen.whole for plan in planned):
-            # What a driver says of a row may hold what this user may not see.
-            clash.__cause__ = clash.__context__ = None
-        raise clash
+        raise _bared(clash, planned)
+
+    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+        """Run the units that the user may run; the others are refused one by one."""
+        if isinstance(context, SystemContext):
+            return await self._inner.execute_each(context, units)
+        outcomes: dict[int, Outcome] = {}
+        planned: dict[int, list[Planned]] = {}
+        for index, unit in enumerate(units):
+            try:
+                planned[index] = await self._plan(context, unit)
+            except AccessDenied as error:
+                outcomes[index] = error
+        try:
+            outcomes.update(await self._run_each(context, planned))
+        except _Outside as outside:
+            raise next(iter(outside.refused.values())) from None
+        return [outcomes[index] for index in range(len(units))]
+
+    async def _plan(self, context: TenantContext, unit: Sequence[Write]) -> list[Planned]:
+        return [await self._planned(context, write) for write in unit]
+
+    async def _run_each(
+        self, context: TenantContext, planned: Mapping[int, Sequence[Planned]]
+    ) -> dict[int, Outcome]:
+        """Return what came of each unit. Inside a transaction, a row that must not be stored ends all of it."""
+        outcomes: dict[int, Outcome] = {}
+        outside: dict[int, AccessDenied] = {}
+        units = [[plan.write for plan in unit] for unit in planned.values()]
+        ran = await self._inner.execute_each(context, units) if units else []
+        for index, found in zip(planned, ran, strict=True):
+            first = planned[index][0]
+            if isinstance(found, TenantryError):
+                outcomes[index] = _bared(found, planned[index])
+                continue
+            try:
+                first.check(found)
+            except AccessDenied as error:
+                outside[index] = error
+            outcomes[index] = first.shown(found)
+        if outside:
+            raise _Outside(outside)
+        return outcomes
 
     async def _run(self, context: Context, planned: Sequence[Planned]) -> list[list[Record]]:
         stored = await self._inner.execute(context, [plan.write for plan in planned])
@@ -142,12 +200,42 @@ class GuardedDatabase(Guard):
         """
         (await self._rules.permit(context, None, "raw")).require()
 
+    async def _run_each(
+        self, context: TenantContext, planned: Mapping[int, Sequence[Planned]]
+    ) -> dict[int, Outcome]:
+        """Return what came of each unit. Those that must not be stored are left out when the others run again."""
+        if all(plan.after is None for unit in planned.values() for plan in unit):
+            return await super()._run_each(context, planned)
+        refused: dict[int, Outcome] = {}
+        while True:
+            left = {index: unit for index, unit in planned.items() if index not in refused}
+            try:
+                async with self._database.transaction(context) as inner:
+                    found = await Guard(inner, self._rules)._run_each(context, left)
+                    return refused | found
+            except _Outside as outside:
+                refused.update(outside.refused)
+
     async def _run(self, context: Context, planned: Sequence[Planned]) -> list[list[Record]]:
         if all(plan.after is None for plan in planned):
             return await super()._run(context, planned)
         # A row that must not be stored like this is seen once it is, and taken back.
         async with self._database.transaction(context) as inner:
             return await Guard(inner, self._rules)._run(context, planned)
+
+
+class _Outside(Exception):
+    """Takes a transaction back in which some units stored what they must not."""
+
+    def __init__(self, refused: Mapping[int, AccessDenied]) -> None:
+        self.refused = refused
+
+
+def _bared(error: E, planned: Sequence[Planned]) -> E:
+    """Return an error without what a driver says of a row, where the user may not see all of it."""
+    if not all(plan.seen is None or plan.seen.whole for plan in planned):
+        error.__cause__ = error.__context__ = None
+    return error
 
 
 def _own(collection: Collection) -> bool:

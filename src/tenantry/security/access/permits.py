@@ -87,15 +87,13 @@ class Permit:
         """
         if self.refusal is None:
             return
-        what = "Raw access" if self.collection is None else f"{self.action} on {self.collection.name!r}"
-        raise self.denial(f"{what} is denied: {self.refusal}.")
+        what = "have raw access" if self.collection is None else f"{self.action} {self.collection.name!r}"
+        raise self.denial(f"The access policy does not let the user {what}.", self.refusal)
 
-    def denial(self, message: str) -> AccessDenied:
-        """Return the error that says so."""
-        if self.collection is None:
-            fix = 'Give a role of the user the rule allow("raw").'
-        else:
-            fix = f'Give a role of the user a rule such as allow("{self.action}", "{self.collection.name}").'
+    def denial(self, message: str, reason: str) -> AccessDenied:
+        """Return the error that says so; why is for those who write the policy, and is kept apart."""
+        named = "" if self.collection is None else f', "{self.collection.name}"'
+        fix = f'Why: {reason}. Give a role of the user a rule such as allow("{self.action}"{named}).'
         name = None if self.collection is None else self.collection.name
         shown = ", ".join(sorted(self.roles)) or "none"
         return AccessDenied(

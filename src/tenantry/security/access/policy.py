@@ -54,8 +54,8 @@ def allow(
         actions: ``"read"``, ``"create"``, ``"update"``, ``"delete"``, several of them, or ``"raw"``: SQL, sessions and
             connections of the user's own, below which no other rule reaches.
         *collections: Models, or names of collections. Raw access names none.
-        where: The rows: ``lambda order, user: order.owner == user.id``, or a dict as in ``read``. ``user.claims["team"]``
-            is a claim; a user without it gets nothing of this rule.
+        where: The rows: ``lambda order, user: order.owner == user.id``, or a dict as in ``read``.
+            ``user.claims["team"]`` is a claim; a user without it gets nothing of this rule.
         fields: The fields to be read, or to be written: their names, or ``hide("cost")`` for all but some. ``id``,
             ``version``, ``created_at`` and ``updated_at`` come with every row.
     """

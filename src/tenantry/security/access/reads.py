@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from tenantry.aggregation import Aggregation
 from tenantry.query import Query
+from tenantry.searching import Search
 from tenantry.security.access.conditions import both, fields_of
 from tenantry.security.access.permits import Permit
 
@@ -21,6 +23,41 @@ def reached(query: Query, permit: Permit, through: frozenset[str] = frozenset())
     permit.check_fields(sorted(ordered), "order_by")
     permit.check_fields(sorted(through), "fields")
     return replace(query, filter=both(query.filter, permit.condition(filtered | ordered | through)))
+
+
+def searched(search: Search, permit: Permit) -> Search:
+    """Return ``search`` over the rows that the user reaches through its filter and the fields that it looks into.
+
+    One that looks into all searchable fields looks into those that the user may see.
+
+    Raises:
+        FieldHidden: It names a field that is hidden from the user in every row, or none is left.
+    """
+    every = tuple(field for field in search.collection.fields.values() if field.searchable)
+    if search.fields == every:
+        left = tuple(field for field in every if field.name in permit.fields)
+        search = replace(search, fields=left or every)
+    looked = frozenset(field.name for field in search.fields)
+    filtered = fields_of(search.filter)
+    permit.check_fields(sorted(looked), "fields")
+    permit.check_fields(sorted(filtered), "where")
+    return replace(search, filter=both(search.filter, permit.condition(looked | filtered)))
+
+
+def aggregated(aggregation: Aggregation, permit: Permit) -> Aggregation:
+    """Return ``aggregation`` over the rows that the user reaches through its filter, groups and measures.
+
+    Raises:
+        FieldHidden: It names a field that is hidden from the user in every row.
+    """
+    filtered = fields_of(aggregation.filter)
+    grouped = frozenset(group.field.name for group in aggregation.groups)
+    measured = frozenset(item.field.name for item in aggregation.measures if item.field is not None)
+    permit.check_fields(sorted(filtered), "where")
+    permit.check_fields(sorted(grouped), "group_by")
+    permit.check_fields(sorted(measured), "measures")
+    condition = permit.condition(filtered | grouped | measured)
+    return replace(aggregation, filter=both(aggregation.filter, condition))
 
 
 def narrowed(query: Query, permit: Permit) -> tuple[Query, bool]:

@@ -47,9 +47,9 @@ class Planned:
         """
         if self.after is None or self.permit is None:
             return
-        # Of an upsert that inserted, it was certain.
-        changed = [row for row in rows if not isinstance(self.write, Upsert) or row["version"] > 1]
-        if not all(holds(self.after, row) for row in changed):
+        # A row that an upsert inserted is the record that was given, which may be created.
+        given = self.write.record if isinstance(self.write, Upsert) else None
+        if not all(row == given or holds(self.after, row) for row in rows):
             raise _outside(self.permit)
 
     def shown(self, rows: list[Record]) -> list[Record]:
@@ -75,9 +75,8 @@ async def checked_update(write: Update, permit_for: PermitFor) -> Planned:
     permit.check_fields(sorted(through), "changes")
     condition = permit.condition(through)
     after = condition if fields_of(condition) & _changing(write.changes) else None
-    return Planned(
-        replace(write, where=both(write.where, condition)), after, permit, await permit_for("read")
-    )
+    within = replace(write, where=both(write.where, condition))
+    return Planned(within, after, permit, await permit_for("read"))
 
 
 async def checked_delete(write: Delete, permit_for: PermitFor) -> Planned:
@@ -135,5 +134,6 @@ def _changing(names: Any) -> frozenset[str]:
 def _outside(permit: Permit) -> AccessDenied:
     assert permit.collection is not None
     return permit.denial(
-        f"The row would lie outside of what the user may {permit.action} in {permit.collection.name!r}."
+        f"The row would lie outside of what the user may {permit.action} in {permit.collection.name!r}.",
+        "; ".join(item.text for item in permit.allowed),
     )

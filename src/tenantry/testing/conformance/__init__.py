@@ -26,9 +26,11 @@ skip says which.
 from __future__ import annotations
 
 from tenantry.testing.conformance.access import Access
+from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
+from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.pages import Pages
 from tenantry.testing.conformance.plans import Plans
@@ -37,6 +39,7 @@ from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.search import Searches
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
+from tenantry.testing.conformance.transfers import Transfers
 from tenantry.testing.conformance.values import Values
 
 
@@ -50,10 +53,13 @@ class Conformance(
     Constraints,
     Transactions,
     Tenants,
+    Administration,
+    Transfers,
     Plans,
     Isolation,
     Ports,
     Access,
+    Insights,
 ):
     """Every property that a database must have, each as a test."""
 

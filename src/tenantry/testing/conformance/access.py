@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tenantry.aggregates import Count, Max
 from tenantry.conditions import is_in
 from tenantry.errors import AccessDenied, Conflict, FieldHidden, NotFound, UniqueViolation
 from tenantry.filters import parse_where
 from tenantry.ports import Delete, Update, Upsert, Write
+from tenantry.query import Filter
 from tenantry.schema import collection_of
 from tenantry.sdk import MultiTenantSDK, TenantHandle
 from tenantry.security.access import AccessPolicy, Role, allow, allow_all, deny, hide
@@ -87,7 +89,6 @@ class Access(Setting):
         ids = {}
         for name, values in ROWS.items():
             ids[name] = (await acme.data.create("samples", values))["id"]
-        assert sdk._database is not None
         for index, (where, found) in enumerate(FOUND):
             meets = [name for name in ROWS if name in found][:1]
             others = [name for name in ROWS if name not in found][:1]
@@ -96,9 +97,14 @@ class Access(Setting):
                 write = self._write(index, stored, where)
                 refusal = UniqueViolation if isinstance(write, Upsert) else NotFound
                 with pytest.raises(_Undone if name in meets else refusal):
-                    async with sdk._database.transaction(acme.context) as unit:
-                        await unit.execute(acme.context, [write])
-                        raise _Undone
+                    await self._undone(sdk, acme, write)
+
+    @staticmethod
+    async def _undone(sdk: MultiTenantSDK, acme: TenantHandle, write: Write) -> None:
+        assert sdk._database is not None
+        async with sdk._database.transaction(acme.context) as unit:
+            await unit.execute(acme.context, [write])
+            raise _Undone
 
     @staticmethod
     async def _stored(acme: TenantHandle, id: Any) -> Record:
@@ -127,6 +133,35 @@ class Access(Setting):
                     await sdk._database.execute(acme.context, [write])
         assert (await acme.data.get(Note, "n")).text == "x"
 
+    async def test_each_of_many_writes_keeps_its_condition(
+        self, sdk: MultiTenantSDK, acme: TenantHandle
+    ) -> None:
+        notes, database = collection_of(Note), sdk._database
+        assert database is not None
+        await acme.data.bulk_create([Note(id=str(n), text="ab"[n % 2]) for n in range(6)])
+        moment = dt.datetime.now(dt.UTC)
+        record = {"text": "c", "version": 1, "created_at": moment, "updated_at": moment}
+        changes: Record = {"text": "c", "updated_at": moment}
+
+        def each(make: Callable[[str], Write]) -> list[Sequence[Write]]:
+            return [[make(str(n))] for n in range(6)]
+
+        def where(text: str) -> Filter:
+            return parse_where(notes, {"text": text})
+
+        for units, refusal in (
+            (each(lambda id: Update(notes, id, changes, None, where("a"))), NotFound),
+            (
+                each(lambda id: Upsert(notes, {"id": id, **record}, ("id",), tuple(changes), where("c"))),
+                UniqueViolation,
+            ),
+            (each(lambda id: Delete(notes, id, None, where("c"))), NotFound),
+        ):
+            done = await database.execute_each(acme.context, units)
+            assert [isinstance(outcome, list) for outcome in done] == [True, False] * 3
+            assert all(isinstance(outcome, refusal) for outcome in done[1::2])
+        assert [row["text"] for row in await acme.data.read("notes")] == ["b", "b", "b"]
+
     # -- a policy
 
     async def test_users_of_one_tenant_see_what_is_theirs(self, library: TenantHandle) -> None:
@@ -134,14 +169,19 @@ class Access(Setting):
         seen = {row["title"]: "price" in row for row in await writer.data.read("books")}
         assert seen == {"book 0": False, "book 1": True, "book 2": False, "book 3": False}
         assert [book.title for book in await writer.data.read(Book, order_by="price")] == ["book 1"]
-        assert await writer.data.count(Book, lambda b: b.price >= 0) == 1  # type: ignore[operator]
+        assert await writer.data.count(Book, lambda b: b.price >= 0) == 1
         assert await writer.data.count(Book) == 4
         page = await clerk.data.read(Book, order_by="-copies", limit=1, include=["author"])
         rest = await clerk.data.read(Book, order_by="-copies", limit=9, cursor=page.next_cursor)
         assert [book.copies for book in (*page, *rest)] == [2, 0]
         assert [author.name for author in page.included["author"].values()] == ["ann"]
         assert not hasattr(page[0], "isbn")
+        figures = {"most": Max("copies"), "books": Count()}
+        assert await clerk.data.aggregate(Book, figures) == [{"most": 2, "books": 2}]
         for wrong in (
+            clerk.data.aggregate(Book, {"first": Max("isbn")}),
+            clerk.data.aggregate(Book, figures, group_by=["isbn"]),
+            clerk.data.aggregate(Book, figures, {"isbn": "u1"}),
             clerk.data.read(Book, {"isbn": "u1"}),
             clerk.data.read("books", order_by="isbn"),
             clerk.data.read("books", fields=["isbn"]),
@@ -171,6 +211,12 @@ class Access(Setting):
             else:
                 assert isinstance(row, NotFound)
 
+    @staticmethod
+    async def _renamed_and_moved(clerk: TenantHandle, book: Book) -> None:
+        async with clerk.data.transaction() as unit:
+            await unit.update(Book, book.id, title="doomed")
+            await unit.update(Book, book.id, copies=5)
+
     async def test_a_row_is_written_only_within_its_rules(self, library: TenantHandle) -> None:
         clerk = self.user(library, "u1", "clerk", few=[0, 1])
         mine, theirs = [(await library.data.read(Book, {"copies": number}))[0] for number in (1, 2)]
@@ -183,14 +229,15 @@ class Access(Setting):
             (clerk.data.create(Book(title="new", copies=5)), AccessDenied),
             (clerk.data.upsert("books", {"id": mine.id, "title": "x", "copies": 5}), AccessDenied),
             (clerk.data.upsert("books", {"id": theirs.id, "title": "x", "copies": 1}), UniqueViolation),
-            (clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}]), AccessDenied),
+            (
+                clerk.data.bulk_create("books", [{"title": "1"}, {"title": "2", "copies": 2}], atomic=True),
+                AccessDenied,
+            ),
         ):
             with pytest.raises(error):
                 await write
         with pytest.raises(AccessDenied):
-            async with clerk.data.transaction() as unit:
-                await unit.update(Book, mine.id, title="doomed")
-                await unit.update(Book, mine.id, copies=5)
+            await self._renamed_and_moved(clerk, mine)
         assert (await clerk.data.upsert("books", {"id": mine.id, "title": "up", "copies": 1}))["version"] == 4
         stored = {book.title: book.copies for book in await library.data.read(Book)}
         assert stored == {"book 0": 0, "up": 1, "book 2": 2, "book 3": 3}

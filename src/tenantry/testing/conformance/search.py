@@ -205,6 +205,10 @@ class Searches(Setting):
         assert after == before
         assert await _titles(acme, "secret") == []
         assert await _titles(acme, "secrte", typos=True) == []
+        # Words enough to crowd out acme's, if they were looked at.
+        crowd = " ".join(f"lap{letter}tp la{letter}ptp" for letter in "abcdefghijklmno")
+        await globex.data.create(Article(title=crowd))
+        assert len(await _titles(acme, "laptp ", typos=True)) == 3
         assert await _titles(acme, "lapton") == []
         same = (await acme.data.create(Article(title="mine"))).id
         await globex.data.create(Article(id=same, title="theirs"))
