@@ -220,14 +220,15 @@ class Plans(Setting):
             assert await planned.tenants.recount(handle.context.tenant_id) == []
 
     async def test_a_purge_leaves_no_counter(self, planned: MultiTenantSDK) -> None:
-        acme = await self.on_plan(planned, "five")
+        acme = await self.on_plan(planned, "small")
         id = acme.context.tenant_id
-        await acme.data.create(Folder(id=1))
+        async with acme:
+            await acme.data.create(Folder(id=1))
         await planned.tenants.delete(id, reason="test")
         await planned.tenants.purge(id)
         used = await planned.tenants.usage(id)
         assert (used.rows.used, used.storage.used) == (0, 0)
-        assert not any(item.used for item in used.collections.values())
+        assert not any(item.used for item in used.all())
 
     async def test_an_unknown_plan_is_refused_and_adds_nothing(
         self, planned: MultiTenantSDK, database_config: Mapping[str, Any]
