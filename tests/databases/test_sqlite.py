@@ -622,3 +622,22 @@ async def test_rows_are_what_any_tool_can_read(path: Path, sdk: MultiTenantSDK, 
     assert row[:3] == ("acme", "ü", 5)
     assert json.loads(row[3]) == {"a": [1]}
     assert row[4:] == ("2026-01-02", 1)
+
+
+async def test_a_crowd_of_one_tenant_delays_nobody_elses_read_or_write(sdk: MultiTenantSDK) -> None:
+    loud, quiet = sdk.tenant("acme").data, sdk.tenant("globex").data
+    crowds = {"read": lambda: loud.count(Book), "write": lambda: loud.create(Book(title="loud"))}
+    singles = {"read": lambda: quiet.count(Book), "write": lambda: quiet.create(Book(title="quiet"))}
+    for kind in ("read", "write"):
+        crowd = [asyncio.create_task(_settle(crowds[kind]())) for _ in range(300)]
+        await asyncio.sleep(0.005)
+        await singles[kind]()
+        assert sum(task.done() for task in crowd) < 150
+        await asyncio.gather(*crowd)
+    measured = sdk.get_metrics()["pool"]
+    assert measured["writer"]["waiting"] == measured["readers"]["waiting"] == 0
+    assert measured["writer"]["waits"] > 250
+
+
+async def _settle(work: Awaitable[object]) -> None:
+    await work
