@@ -11,7 +11,7 @@ from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext
 from tenantry.databases.memory import MemoryAdapter
 from tenantry.errors import NotFound, ReferenceViolation, UniqueViolation
-from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
+from tenantry.ports import Delete, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import And, Query
 from tenantry.schema import Collection
 from tenantry.types import Record
@@ -164,8 +164,8 @@ class LeakyAdapter(MemoryAdapter):
                 return [record]
         raise ReferenceViolation(write.collection.name)
 
-    def transaction(self, context: Context) -> Any:
-        return _LeakyTransaction(self, super().transaction(context), context)
+    def transaction(self, context: Context, isolation: Isolation | None = None) -> Any:
+        return _LeakyTransaction(self, super().transaction(context, isolation), context)
 
 
 class _LeakyTransaction:

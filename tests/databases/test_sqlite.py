@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry import Model, MultiTenantSDK, TenantHandle
+from tenantry.data import DataManager
 from tenantry.databases._sql import Step
 from tenantry.databases.sqlite.adapter import SQLiteAdapter
 from tenantry.databases.sqlite.connection import Connection, Reach
@@ -626,18 +627,19 @@ async def test_rows_are_what_any_tool_can_read(path: Path, sdk: MultiTenantSDK, 
 
 async def test_a_crowd_of_one_tenant_delays_nobody_elses_read_or_write(sdk: MultiTenantSDK) -> None:
     loud, quiet = sdk.tenant("acme").data, sdk.tenant("globex").data
-    crowds = {"read": lambda: loud.count(Book), "write": lambda: loud.create(Book(title="loud"))}
-    singles = {"read": lambda: quiet.count(Book), "write": lambda: quiet.create(Book(title="quiet"))}
-    for kind in ("read", "write"):
-        crowd = [asyncio.create_task(_settle(crowds[kind]())) for _ in range(300)]
+
+    async def read(data: DataManager) -> None:
+        await data.count(Book)
+
+    async def write(data: DataManager) -> None:
+        await data.create(Book(title="new"))
+
+    for work in (read, write):
+        crowd = [asyncio.create_task(work(loud)) for _ in range(300)]
         await asyncio.sleep(0.005)
-        await singles[kind]()
+        await work(quiet)
         assert sum(task.done() for task in crowd) < 150
         await asyncio.gather(*crowd)
     measured = sdk.get_metrics()["pool"]
     assert measured["writer"]["waiting"] == measured["readers"]["waiting"] == 0
     assert measured["writer"]["waits"] > 250
-
-
-async def _settle(work: Awaitable[object]) -> None:
-    await work
