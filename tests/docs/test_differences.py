@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from tenantry import Indexed, Model, MultiTenantSDK, Ref
+from tenantry import Indexed, Model, MultiTenantSDK, Ref, Sum
 from tenantry.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -38,6 +38,7 @@ class Shelf(Model):
 
     label: Annotated[str, Indexed] = ""
     weight: Decimal = Decimal(0)
+    depth: float = 0.0
     details: dict[str, Any] = Field(default_factory=dict)
     above_id: Annotated[uuid.UUID | None, Ref("shelves")] = None
 
@@ -160,6 +161,14 @@ async def test_the_keys_of_a_json_object(sdk: MultiTenantSDK, name: str) -> None
     assert list(json.loads(json.dumps(found.details))) == wanted
 
 
+async def test_the_last_digits_of_a_sum_of_floats(sdk: MultiTenantSDK, name: str) -> None:
+    acme = sdk.tenant("acme").data
+    await acme.bulk_create([Shelf(depth=depth) for depth in (1e16, 1.0, -1e16)])
+    (total,) = [row["total"] for row in await acme.aggregate(Shelf, {"total": Sum("depth")})]
+    known = {"memory": {1.0}, "sqlite": {0.0, 1.0}, "postgresql": {0.0}}
+    assert total in known[name]
+
+
 async def test_a_long_indexed_text(sdk: MultiTenantSDK, name: str) -> None:
     stored = sdk.tenant("acme").data.create(Shelf(label=secrets.token_hex(10_000)))
     if name == "postgresql":
@@ -227,3 +236,18 @@ async def test_making_an_index_beside_a_writer(sdk: MultiTenantSDK, name: str) -
         assert bool(done) == (name == "postgresql")
     assert await making
     await other
+
+
+async def test_the_bytes_of_a_row(sdk: MultiTenantSDK, name: str) -> None:
+    acme = sdk.tenant("acme")
+    shelf = await acme.data.create(Shelf(label="x" * 100))
+    used = (await acme.usage()).storage.used
+    if name == "memory":
+        text = json.dumps(shelf.model_dump(mode="json"), separators=(",", ":"))
+        assert abs(used - len(text)) < 20
+    elif name == "postgresql":
+        (row,) = await acme.data.sql("SELECT octet_length(t::text) AS size FROM shelves t")
+        assert used == row["size"]
+    else:
+        values = [16, 1, 16, 16, len("acme"), 100, 40, 2]
+        assert abs(used - sum(values)) < 20
