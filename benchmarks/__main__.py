@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.harness import Effort, Report
 
 BENCHMARKS = {
+    "access": "benchmarks.access",
     "aggregate": "benchmarks.aggregate",
     "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",

@@ -14,6 +14,7 @@ from tenantry.errors import NotFound, ReferenceViolation, UniqueViolation
 from tenantry.ports import Delete, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import And, Query
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ LEAKS = {
     "select": "teams: tenant A reads rows of B by no filter",
     "count": "teams: tenant A counts rows of B by no filter",
     "aggregate": "teams: tenant A aggregates rows of B",
+    "search": "teams: tenant A finds rows of B by search",
     "filters by or": "teams: tenant A reads rows of B by or",
     "update": "teams: tenant A updates a row of B",
     "delete": "tenant A deletes a row of B",
@@ -57,6 +59,9 @@ class LeakyAdapter(MemoryAdapter):
             is_or = not isinstance(query.filter, And) and hasattr(query.filter, "items")
             return await self._leaking(is_or, super().select(context, query))
         return await self._leaking(self.leak == "select", super().select(context, query))
+
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        return await self._leaking(self.leak == "search", super().search(context, search))
 
     async def count(self, context: Context, query: Query) -> int:
         return await self._leaking(self.leak == "count", super().count(context, query))

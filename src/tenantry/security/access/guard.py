@@ -57,7 +57,8 @@ class Guard:
         permit = await self._reading(context, collection)
         if permit is None or permit.whole:
             return await self._inner.fetch(context, collection, ids)
-        by_id = Comparison(collection.key, "in", tuple(ids))
+        one = len(ids) == 1
+        by_id = Comparison(collection.key, "eq" if one else "in", ids[0] if one else tuple(ids))
         return await self._select(
             context, Query(collection, tuple(collection.fields.values()), by_id), permit
         )
