@@ -42,6 +42,7 @@ SURFACE: dict[str, list[str]] = {
         "RenamedFrom",
         "Searchable",
         "Shared",
+        "SoftDelete",
         "SupportHandle",
         "Sum",
         "SystemHandle",
@@ -196,10 +197,13 @@ METHODS: dict[type, list[str]] = {
         "exists",
         "get",
         "primary",
+        "purge_deleted",
         "read",
+        "restore",
         "run_transaction",
         "search",
         "sql",
+        "stream",
         "transaction",
         "update",
         "upsert",
@@ -233,13 +237,18 @@ METHODS: dict[type, list[str]] = {
 }
 
 SIGNATURES: dict[Any, str] = {
-    DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, context)",
-    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, context)",
+    DataManager.read: "(self, collection, where, *, order_by, limit, cursor, fields, into, include, distinct, "
+    "deleted, context)",
+    DataManager.aggregate: "(self, collection, measures, where, *, group_by, having, order_by, limit, deleted, "
+    "context)",
     DataManager.get: "(self, collection, id, *, context)",
     DataManager.create: "(self, target, record, /, *, idempotency_key, context)",
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",
     DataManager.upsert: "(self, target, record, /, *, on, context)",
-    DataManager.delete: "(self, target, id, /, *, version, context)",
+    DataManager.delete: "(self, target, id, /, *, version, permanently, context)",
+    DataManager.restore: "(self, target, id, /, *, version, context)",
+    DataManager.purge_deleted: "(self, collection, *, older_than, batch_size, context)",
+    DataManager.stream: "(self, collection, where, *, order_by, batch_size, deleted, fields, into, context)",
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",

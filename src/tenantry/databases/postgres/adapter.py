@@ -31,6 +31,7 @@ from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.bulk import Each
 from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
+from tenantry.databases.postgres.explain import explain
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
@@ -508,7 +509,7 @@ class PostgresAdapter:
         step = compile_(context, query)
         try:
             async with self._app.transaction(context.tenant_id, readonly=True) as connection:
-                return await indexes.explain(connection, step.statement.text, step.args, seconds)
+                return await explain(connection, step.statement.text, step.args, seconds)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
