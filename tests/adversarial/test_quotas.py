@@ -22,6 +22,11 @@ INSERT = (
     "SELECT tenant_id, gen_random_uuid(), 1, now(), now(), name, md5(random()::text), country_id, notes, tags "
     "FROM customers LIMIT 1"
 )
+# Of a table without another trigger, which would miss the seal.
+PUT = (
+    "INSERT INTO settings (tenant_id, id, version, created_at, updated_at, value) "
+    "SELECT tenant_id, gen_random_uuid()::text, 1, now(), now(), value FROM settings LIMIT 1"
+)
 # Rows of acme are one above its limit as soon as one of these does anything.
 ATTACKS = [
     "UPDATE tenantry.plans SET quotas = '{}'",
@@ -37,7 +42,7 @@ ATTACKS = [
     "SELECT * FROM tenantry.plans",
     # Set while the rows go in, after the policy was asked for the tenant and before the triggers run.
     *(
-        f"WITH put AS ({INSERT} RETURNING id) SELECT set_config('{name}', '{value}', true) FROM put"
+        f"WITH put AS ({PUT} RETURNING id) SELECT set_config('{name}', '{value}', true) FROM put"
         for name, value in (
             ("tenantry.seal", ""),
             ("tenantry.seal", "v1|k|1|x'';|globex|00"),
