@@ -16,6 +16,7 @@ from tenantry import MultiTenantSDK, ports
 from tenantry.context import TenantContext
 from tenantry.errors import (
     AccessDenied,
+    ConfigurationError,
     FieldHidden,
     InvalidQuery,
     NotFound,
@@ -135,6 +136,34 @@ async def test_roles_may_come_from_elsewhere_and_change(shop: Shop) -> None:
         members.held = frozenset()
         with pytest.raises(AccessDenied):
             await ann.data.count(Order)
+
+
+async def test_roles_may_be_those_of_the_members() -> None:
+    """Whatever the claims say; and a member who is removed is refused within a second."""
+    policy = AccessPolicy(Role("clerk", allow("read", Order)), source="members")
+    async with opened(policy, performance={"lease_seconds": 0.05}) as shop:
+        ann = shop.user("ann", "clerk")
+        for handle in (ann, shop.user(None, "clerk")):
+            with pytest.raises(AccessDenied):
+                await handle.data.count(Order)
+        await shop.sdk.tenant("acme").members.add("ann", roles=["clerk"])
+        await asyncio.sleep(0.06)
+        assert await ann.data.count(Order) == 0
+        await shop.sdk.tenant("acme").members.remove("ann")
+        await asyncio.sleep(0.06)
+        with pytest.raises(AccessDenied):
+            await ann.data.count(Order)
+    with pytest.raises(ConfigurationError, match="source"):
+        AccessPolicy(Role("a"), source="member")  # type: ignore[arg-type]
+
+
+async def test_what_a_user_is_in_one_tenant_is_not_believed_of_another() -> None:
+    async with opened(AccessPolicy(Role("clerk", allow("read", Order)), source="members")) as shop:
+        await shop.sdk.tenants.create("globex")
+        await shop.sdk.tenant("acme").members.add("ann", roles=["clerk"])
+        assert await shop.sdk.tenant("acme", user="ann").data.count(Order) == 0
+        with pytest.raises(AccessDenied):
+            await shop.sdk.tenant("globex", user="ann").data.count(Order)
 
 
 async def test_a_missing_claim_never_means_all_rows(shop: Shop) -> None:

@@ -11,7 +11,7 @@ from tenantry.errors import ConfigurationError, UnknownCollection
 from tenantry.schema import CARRIED, Collection, collection_of
 from tenantry.security.access.conditions import MissingClaim, Template
 from tenantry.security.access.permits import Permit, Permitted
-from tenantry.security.access.policy import AccessPolicy, Action, Hidden, Role, Rule
+from tenantry.security.access.policy import AccessPolicy, Action, Hidden, Role, RoleSource, Rule
 
 _MAX_PERMITS = 10_000
 
@@ -40,7 +40,8 @@ class Rulebook:
     """
 
     def __init__(self, policy: AccessPolicy, collections: Mapping[str, Collection]) -> None:
-        self.source = policy.source
+        self.source: RoleSource = policy.source
+        self.of_members = policy.of_members
         self._collections = collections
         self._grants: dict[str, dict[Place, list[Grant]]] = {}
         own = {name: self._of_role(role) for name, role in policy.roles.items()}
