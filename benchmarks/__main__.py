@@ -13,6 +13,7 @@ from benchmarks.harness import Effort, Report
 
 BENCHMARKS = {
     "access": "benchmarks.access",
+    "aggregate": "benchmarks.aggregate",
     "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",

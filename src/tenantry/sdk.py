@@ -406,14 +406,16 @@ class MultiTenantSDK:
         database, self._database = self._database, None
         if database is None:
             return
-        await self._watch.close()
-        if self._runtime is not None and self._runtime.coalescer is not None:
-            await self._runtime.coalescer.close()
-        if self._keys is not None:
-            await self._keys.close()
-        if self._lease is not None:
-            await self._lease.close()
-        await database.close()
+        try:
+            await self._watch.close()
+        finally:
+            if self._runtime is not None and self._runtime.coalescer is not None:
+                await self._runtime.coalescer.close()
+            if self._keys is not None:
+                await self._keys.close()
+            if self._lease is not None:
+                await self._lease.close()
+            await database.close()
 
     async def _rest(self) -> None:
         """Let go of what a forked process could not leave alone. To be called while nothing else is."""

@@ -108,7 +108,9 @@ def _online(context: AutogenContext, operation: OnlineOp) -> str:
     plain: Any = operation.plain
     if isinstance(operation, CreateIndexOnlineOp):
         columns = [getattr(column, "name", column) for column in plain.columns]
-        return call("create_index_online", plain.index_name, plain.table_name, columns, schema=plain.schema)
+        names = (plain.index_name, plain.table_name, columns)
+        options = {"unique": bool(plain.unique) or None, "where": operation.where, "schema": plain.schema}
+        return call("create_index_online", *names, **options)
     if isinstance(operation, CreateUniqueOnlineOp):
         columns = [getattr(column, "name", column) for column in plain.columns]
         return call(

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import AccessDenied, DataError, TenantryError
-from tenantry.ports import Database, Delete, Executor, Insert, Isolation, Outcome, Update, Upsert, Write
+from tenantry.ports import (
+    Database,
+    Delete,
+    Discard,
+    Executor,
+    Insert,
+    Isolation,
+    Outcome,
+    Update,
+    Upsert,
+    Write,
+)
 from tenantry.query import Comparison, Query
 from tenantry.schema import Collection
 from tenantry.searching import SCORE, Search
@@ -24,6 +35,7 @@ from tenantry.security.access.reads import aggregated, narrowed, reached, search
 from tenantry.security.access.writes import (
     Planned,
     checked_delete,
+    checked_discard,
     checked_insert,
     checked_update,
     checked_upsert,
@@ -251,4 +263,5 @@ _DECIDED: dict[type, Decide] = {
     Update: checked_update,
     Upsert: checked_upsert,
     Delete: checked_delete,
+    Discard: checked_discard,
 }
