@@ -20,12 +20,6 @@ BENCHMARKS = {
     "search": "benchmarks.search",
     "tenants": "benchmarks.tenants",
 }
-    "connections": "benchmarks.connections",
-    "insights": "benchmarks.insights",
-    "isolated-read": "benchmarks.isolated_read",
-    "search": "benchmarks.search",
-    "tenants": "benchmarks.tenants",
-}
 
 
 def main() -> int:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tenantry import KeyedModel, MultiTenantSDK
-from tenantry.errors import ConfigurationError, InvalidRecord, QuotaExceeded, UnknownFlag
+from tenantry.errors import ConfigurationError, InvalidRecord, QuotaExceeded, TenantryError, UnknownFlag
 from tenantry.plans import Catalog, Flag, Plan, Quotas, Rate, TenantSettings
 from tenantry.plans.quotas import check_growth, size
-from tenantry.ports import Executor
-from tenantry.tenants import RequestMeter
+from tenantry.ports import Executor, Update
+from tenantry.tenants import TENANTS, RequestMeter
+from tenantry.tenants.directory import SYSTEM
 
 NOON = dt.datetime(2031, 2, 28, 12, 30, 45, tzinfo=dt.UTC)
 
@@ -209,3 +212,106 @@ async def test_most_requests_ask_no_database(monkeypatch: pytest.MonkeyPatch) ->
     assert await passed(made[:1], 2_000) == 2_000
     assert calls == 4
     await sdk.close()
+
+
+# -- the whole, on databases that need no server
+
+
+class Preferences(TenantSettings):
+    seats: int = 5
+
+
+SMALL = Plan("small", Quotas(rows=3, storage=2_000, requests=Rate(4, per="month")), flags={"beta": True})
+OPTIONS: dict[str, Any] = {
+    "models": [Item],
+    "plans": [SMALL, Plan("free")],
+    "flags": [Flag("beta")],
+    "settings": Preferences,
+    "schema": "create",
+    "env": {},
+}
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def sdk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MultiTenantSDK]:
+    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/plans.db"
+    async with MultiTenantSDK.open(url, **OPTIONS) as sdk:
+        await sdk.tenants.create("acme", plan="small")
+        yield sdk
+
+
+async def test_no_row_more_than_the_limit(sdk: MultiTenantSDK) -> None:
+    acme = sdk.tenant("acme").data
+    calls = (acme.create(Item(id=f"{number}")) for number in range(6))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert sorted(type(item).__name__ for item in outcomes) == ["Item"] * 3 + ["QuotaExceeded"] * 3
+    assert await acme.count(Item) == 3
+
+
+async def test_no_byte_more_than_the_limit(sdk: MultiTenantSDK) -> None:
+    acme = sdk.tenant("acme").data
+    with pytest.raises(QuotaExceeded, match="storage"):
+        await acme.create(Item(id="x" * 2_000))
+    assert await acme.count(Item) == 0
+
+
+async def test_a_plan_that_nobody_declared_adds_nothing(sdk: MultiTenantSDK) -> None:
+    database: Any = sdk._database
+    changes = {"plan": "gone", "updated_at": dt.datetime.now(dt.UTC)}
+    await database.execute(SYSTEM, [Update(TENANTS, "acme", changes)])
+    with pytest.raises(QuotaExceeded, match="0 of 0"):
+        await sdk.tenant("acme").data.create(Item(id="1"))
+
+
+async def test_each_entry_is_one_request(sdk: MultiTenantSDK) -> None:
+    passed = 0
+    for _ in range(6):
+        with suppress(QuotaExceeded):
+            async with sdk.tenant("acme"):
+                passed += 1
+    assert passed == 4
+
+
+async def test_an_override_ends(sdk: MultiTenantSDK) -> None:
+    flags = sdk.tenant("acme").flags
+    for seconds, value in ((60, False), (-1, True)):
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+        await sdk.tenants.set_flag("acme", "beta", False, reason="test", until=until)
+        assert await flags.enabled("beta") is value
+
+
+async def test_a_setting_that_is_not_declared_is_refused(sdk: MultiTenantSDK) -> None:
+    settings = sdk.tenant("acme").settings
+    for wrong in ({"colour": "red"}, {"seats": "many"}):
+        with pytest.raises(InvalidRecord):
+            await settings.update(wrong)
+    assert (await sdk.tenants.get("acme")).settings == {}
+
+
+async def test_counters_of_a_file_are_reached_by_triggers_alone(tmp_path: Path) -> None:
+    async with MultiTenantSDK.open(f"sqlite:///{tmp_path}/plans.db", **OPTIONS) as sdk:
+        adapter: Any = sdk._database
+        for text in ("SELECT * FROM tenantry_usage", "DELETE FROM tenantry_usage"):
+            with pytest.raises(TenantryError, match="refused"):
+                await adapter._write(lambda connection, text=text: connection.control(text))
+
+
+async def test_a_file_that_held_rows_is_counted_when_plans_come(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/plans.db"
+    async with MultiTenantSDK.open(url, models=[Item], schema="create", env={}) as sdk:
+        await sdk.tenants.create("acme", plan="small")
+        for number in range(3):
+            await sdk.tenant("acme").data.create(Item(id=f"{number}"))
+    async with MultiTenantSDK.open(url, **OPTIONS) as sdk:
+        assert (await sdk.tenants.usage("acme")).rows.used == 3
+        with pytest.raises(QuotaExceeded):
+            await sdk.tenant("acme").data.create(Item(id="more"))
+        adapter: Any = sdk._database
+
+        def spoil(connection: Any) -> None:
+            with connection.trusted():
+                connection.raw.execute("UPDATE tenantry_usage SET row_count = 1")
+
+        await adapter._write(spoil)
+        assert [(item.collection, item.rows) for item in await sdk.tenants.recount("acme")] == [("items", 2)]
+        assert await sdk.tenants.recount("acme") == []

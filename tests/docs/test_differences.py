@@ -236,3 +236,18 @@ async def test_making_an_index_beside_a_writer(sdk: MultiTenantSDK, name: str) -
         assert bool(done) == (name == "postgresql")
     assert await making
     await other
+
+
+async def test_the_bytes_of_a_row(sdk: MultiTenantSDK, name: str) -> None:
+    acme = sdk.tenant("acme")
+    shelf = await acme.data.create(Shelf(label="x" * 100))
+    used = (await acme.usage()).storage.used
+    if name == "memory":
+        text = json.dumps(shelf.model_dump(mode="json"), separators=(",", ":"))
+        assert abs(used - len(text)) < 20
+    elif name == "postgresql":
+        (row,) = await acme.data.sql("SELECT octet_length(t::text) AS size FROM shelves t")
+        assert used == row["size"]
+    else:
+        values = [16, 1, 16, 16, len("acme"), 100, 40, 2]
+        assert abs(used - sum(values)) < 20

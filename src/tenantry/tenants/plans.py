@@ -19,7 +19,7 @@ from tenantry.errors import (
     UniqueViolation,
     Unsupported,
 )
-from tenantry.plans import PLANS, USAGE, Catalog, FlagValue, FlagValues, Override, Quotas, Rate
+from tenantry.plans import PLANS, REQUESTS, USAGE, Catalog, FlagValue, FlagValues, Override, Quotas, Rate
 from tenantry.plans.counters import StoredPlan
 from tenantry.plans.flags import known_flag, stored_overrides
 from tenantry.plans.quotas import PER_COLLECTION, Count, Usage, UsageReport, amounts
@@ -29,7 +29,7 @@ from tenantry.query import Comparison, Query
 from tenantry.tenants.directory import SYSTEM, TENANTS, Tenant, audit, next_change, tenant_of
 from tenantry.tenants.lease import TenantLease
 from tenantry.tenants.own import MEMBERS
-from tenantry.tenants.requests import RequestMeter
+from tenantry.tenants.requests import RequestMeter, request_counters
 from tenantry.tenants.standing import Standing, Standings
 from tenantry.types import Record
 
@@ -333,8 +333,12 @@ class PlanCalls:
         """Delete the counters of a tenant that has nothing left to count."""
         of_tenant = Comparison(USAGE.fields["tenant"], "eq", tenant_id)
         rows = await self._database.select(SYSTEM, Query(USAGE, (USAGE.key,), of_tenant))
-        if rows:
-            await self._database.execute(SYSTEM, [Delete(USAGE, row["id"]) for row in rows])
+        windows = await self._database.fetch(SYSTEM, REQUESTS, request_counters(tenant_id))
+        deletes = [Delete(USAGE, row["id"]) for row in rows] + [
+            Delete(REQUESTS, row["id"]) for row in windows
+        ]
+        if deletes:
+            await self._database.execute(SYSTEM, deletes)
 
 
 async def _locked(unit: Executor, tenant_id: str) -> Tenant:

@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import get_args
 
 from tenantry.errors import QuotaExceeded, UniqueViolation
-from tenantry.plans import REQUESTS, Catalog, Rate, Usage
+from tenantry.plans import REQUESTS, Catalog, Period, Rate, Usage
 from tenantry.plans.counters import RequestCounter
 from tenantry.plans.quotas import rate_of
 from tenantry.ports import DatabaseAdapter, Executor, Insert, Update
@@ -142,6 +143,11 @@ async def _take_from(unit: Executor, row_id: str, start: dt.datetime, limit: int
     taken = max(0, min(left, max(1, left // _SHARE), _MOST_AT_ONCE))
     await unit.execute(SYSTEM, [Update(REQUESTS, row_id, {"window": start, "used": used + taken})])
     return taken, used + taken
+
+
+def request_counters(tenant_id: str) -> list[str]:
+    """Return the ids of the rows in which a tenant's requests may be counted."""
+    return [f"{tenant_id}/{per}" for per in get_args(Period)]
 
 
 def _row_id(tenant_id: str, rate: Rate) -> str:

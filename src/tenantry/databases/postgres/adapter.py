@@ -13,6 +13,7 @@ from contextlib import (
     nullcontext,
 )
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -46,6 +47,7 @@ from tenantry.errors import (
     InvalidQuery,
     InvalidRecord,
     IsolationError,
+    OperationTimeout,
     ReferenceViolation,
     SerializationFailure,
     TenantryError,
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
 _BUILTIN_COLLATIONS = (17, 0)
 _CONTROL_POOL = 4
 _RAW_POOL = 4
+_SCHEMA_SECONDS = 60.0
+_SCHEMA_PAUSE = 0.05
 # The server nests comments and ends a line at a carriage return too. A comment inside of one is refused.
 _FIRST_WORD = re.compile(r"(?:[\s(]|--[^\r\n]*[\r\n]|/\*(?:(?!/\*|\*/).)*\*/)*([A-Za-z]+)", re.DOTALL)
 _STATEMENTS = frozenset(
@@ -185,15 +189,30 @@ class PostgresAdapter:
         owner = TenantPool(self._owner_url, max_size=1)
         await owner.open()
         try:
-            async with owner.transaction(None) as connection:
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
-                existing = await _existing(connection)
-                for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
-                    await connection.execute(statement)
+            until = monotonic() + _SCHEMA_SECONDS
+            while not await self._created(owner):
+                if monotonic() > until:
+                    raise OperationTimeout(
+                        "Another process changes the schema.", fix="Try again when it is done."
+                    )
+                await asyncio.sleep(_SCHEMA_PAUSE)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
         finally:
             await owner.close()
+
+    async def _created(self, owner: TenantPool) -> bool:
+        """Create the tables, unless another process is at it.
+
+        Asking again and again holds no snapshot, for which the other one's CREATE INDEX CONCURRENTLY would wait.
+        """
+        async with owner.transaction(None) as connection:
+            if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_xact_lock($1)", SCHEMA_LOCK):
+                return False
+            existing = await _existing(connection)
+            for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
+                await connection.execute(statement)
+        return True
 
     async def _roles(self) -> policies.Roles:
         """Return the names of the four roles, as the URLs say them."""

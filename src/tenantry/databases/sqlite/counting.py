@@ -102,7 +102,7 @@ def true_counts(connection: Connection, tables: Iterable[sa.Table], tenant_id: s
         for table in tables:
             text = f"SELECT count(*), coalesce(sum({_size(_quote(table.name), table)}), 0) FROM {_quote(table.name)}"  # noqa: S608
             row = connection.raw.execute(f"{text} WHERE tenant_id = ?", (tenant_id,)).fetchone()
-            found.append(Count(table.name, *row))
+            found.append(Count(str(table.name), *row))
     return found
 
 

@@ -15,7 +15,6 @@ from tenantry.security.access.conditions import fields_of
 from tenantry.security.access.policy import Action
 from tenantry.types import Record
 
-
 _MAX_CONDITIONS = 200
 
 

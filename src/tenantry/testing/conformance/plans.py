@@ -16,6 +16,7 @@ from tenantry.errors import (
     InvalidRecord,
     QuotaExceeded,
     TransactionFailed,
+    UniqueViolation,
     UnknownFlag,
     UnknownPlan,
 )
@@ -128,7 +129,9 @@ class Plans(Setting):
         acme = await self.on_plan(planned, "five")
         await acme.data.create(Folder(id=0))
         result = await acme.data.bulk_create([Folder(id=number) for number in range(9)])
-        assert [index for index, item in enumerate(result.errors) if item] or result.errors
+        kinds = {index: type(error) for index, error in result.refused.items()}
+        assert kinds.pop(0) is UniqueViolation
+        assert kinds == dict.fromkeys((5, 6, 7, 8), QuotaExceeded)
         assert await acme.data.count(Folder) == 5
         with pytest.raises(QuotaExceeded):
             await acme.data.bulk_create([Folder(id=10), Folder(id=11)], atomic=True)
@@ -217,14 +220,15 @@ class Plans(Setting):
             assert await planned.tenants.recount(handle.context.tenant_id) == []
 
     async def test_a_purge_leaves_no_counter(self, planned: MultiTenantSDK) -> None:
-        acme = await self.on_plan(planned, "five")
+        acme = await self.on_plan(planned, "small")
         id = acme.context.tenant_id
-        await acme.data.create(Folder(id=1))
+        async with acme:
+            await acme.data.create(Folder(id=1))
         await planned.tenants.delete(id, reason="test")
         await planned.tenants.purge(id)
         used = await planned.tenants.usage(id)
         assert (used.rows.used, used.storage.used) == (0, 0)
-        assert not any(item.used for item in used.collections.values())
+        assert not any(item.used for item in used.all())
 
     async def test_an_unknown_plan_is_refused_and_adds_nothing(
         self, planned: MultiTenantSDK, database_config: Mapping[str, Any]
