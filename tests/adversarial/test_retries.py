@@ -286,7 +286,9 @@ async def test_a_server_that_crashes_loses_nothing_and_applies_nothing_twice() -
             stopped.set()
             counts = await asyncio.gather(*writers)
             judge = await asyncpg.connect(admin_url)
-            rows_now = await judge.fetch("SELECT id, version - 1 AS times FROM settings WHERE tenant_id = 'acme'")
+            rows_now = await judge.fetch(
+                "SELECT id, version - 1 AS times FROM settings WHERE tenant_id = 'acme'"
+            )
             stored: dict[str, int] = {row["id"]: row["times"] for row in rows_now}
             await judge.close()
             for row, (acknowledged, in_doubt) in zip(rows, counts, strict=True):
