@@ -11,7 +11,6 @@ import pytest_asyncio
 from tenantry.testing.conformance import Conformance
 from tenantry.testing.conformance.isolation import Isolation
 from tenantry.testing.conformance.rows import Rows
-from tenantry.testing.conformance.transactions import Transactions
 from tests.conformance.databases import deployed
 from tests.servers import PgBouncer, PostgresServer
 
@@ -47,7 +46,7 @@ class TestPgBouncer(Conformance):
             yield config
 
 
-class TestReplicated(Rows, Transactions, Isolation):
+class TestReplicated(Rows, Isolation):
     """What reads after it has written, or as another tenant, may be answered by a replica here."""
 
     @pytest_asyncio.fixture(scope="class", loop_scope="class")

@@ -398,11 +398,9 @@ class PostgresAdapter:
     async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
         """Run the units, as many as possible in one statement; those that are refused leave nothing."""
         pool, tenant = self._scope(context)
-        try:
-            async with pool.transaction(tenant) as connection:
+        with self._writing(context, [write for unit in units for write in unit]):
+            async with self._begun(pool, tenant, None) as connection:
                 return await self._each(connection, context, units)
-        except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
 
     async def _each(
         self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
@@ -682,11 +680,14 @@ class _Transaction:
 
     async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
         self._check(context)
+        if isinstance(context, SystemContext):
+            writes = [write for unit in units for write in unit]
+            self._noted.enter_context(self._adapter._writing(context, writes))
         try:
             async with self._turn:
                 return await self._adapter._each(self._connection, context, units)
         except _DRIVER_ERRORS as error:
-            raise self._adapter._translated(error) from error
+            raise self._adapter._translated(error, nothing_written=True) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)
