@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import inspect
 import typing
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tenantry import MultiTenantSDK, ports
+from tenantry import Model, MultiTenantSDK, SoftDelete, ports
 from tenantry.context import TenantContext
 from tenantry.errors import (
     AccessDenied,
@@ -443,3 +444,44 @@ async def test_the_policy_of_a_row_that_is_missing(shop: Shop) -> None:
 
 def test_a_policy_shows_its_roles() -> None:
     assert repr(Role("a", allow("raw"), inherits=["b"])) == "Role('a', 1 rules, inherits=['b'])"
+
+
+# -- rows that are marked as deleted
+
+
+async def test_marked_rows_are_as_far_away_as_others() -> None:
+    class Draft(SoftDelete, Model):
+        __collection__ = "drafts"
+        owner: str
+        text: str = ""
+
+    own: Any = {"where": lambda d, user: d.owner == user.id}
+    policy = AccessPolicy(
+        Role("admin", allow_all()),
+        Role("writer", allow(["read", "delete"], Draft, fields=["owner"], **own)),
+        Role("reader", allow("read", Draft, **own)),
+        Role("cleaner", allow(["read", "delete"], Draft)),
+    )
+    async with opened(policy, models=[Draft]) as shop:
+        mine, theirs = [await shop.admin.create(Draft(owner=name, text="t")) for name in ("ann", "bob")]
+        writer, reader = shop.user("ann", "writer").data, shop.user("ann", "reader").data
+        for call in (
+            writer.delete(theirs),
+            writer.delete(Draft, theirs.id),
+            writer.restore(Draft, theirs.id),
+        ):
+            with pytest.raises(NotFound):
+                await call
+        with pytest.raises(AccessDenied):
+            await reader.delete(mine)
+        await writer.delete(mine)
+        with pytest.raises(AccessDenied):
+            await reader.restore(Draft, mine.id)
+        assert [row["owner"] for row in await writer.read("drafts", deleted="only")] == ["ann"]
+        assert "text" not in await writer.restore("drafts", mine.id)
+        await shop.admin.delete(theirs)
+        assert len(await writer.read(Draft, deleted="with")) == 1
+        await writer.delete(Draft, mine.id)
+        with pytest.raises(AccessDenied, match="not purge them all"):
+            await writer.purge_deleted(Draft, older_than=dt.timedelta())
+        assert await shop.user("x", "cleaner").data.purge_deleted(Draft, older_than=dt.timedelta()) == 2

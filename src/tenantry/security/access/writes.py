@@ -92,6 +92,8 @@ async def _checked_mark(write: Update, permit_for: PermitFor) -> Planned:
     """To mark a row as deleted, and to restore it, takes the right to delete it."""
     permit = await permit_for("delete")
     permit.require()
+    if frozenset(write.changes) - CARRIED - {MARK}:
+        raise permit.denial("A row is marked as deleted, or it is changed; not both at once.", "two actions")
     where = both(write.where, permit.condition())
     return Planned(replace(write, where=where), seen=await permit_for("read"))
 
