@@ -19,7 +19,15 @@ PACKAGE = ROOT / "src" / "tenantry"
 
 # module -> its classes that have a synchronous twin
 CLASSES = {
-    "tenants": ("TenantManager", "TenantFlags", "BoundSettings", "Members", "Invitations", "APIKeys", "Support"),
+    "tenants": (
+        "TenantManager",
+        "TenantFlags",
+        "BoundSettings",
+        "Members",
+        "Invitations",
+        "APIKeys",
+        "Support",
+    ),
     "data": ("DataManager",),
     "insights": ("Insights",),
     "sdk": ("TenantHandle", "SupportHandle", "SystemHandle", "MultiTenantSDK"),

@@ -103,6 +103,7 @@ class ReserveTableOp(GuardOp):
         *,
         schema: str | None = None,
         app: Sequence[Privilege] = (),
+        owner: bool = False,
     ) -> None:
         """Give a table of the SDK's own its policies and grants.
 
@@ -111,8 +112,10 @@ class ReserveTableOp(GuardOp):
             table_name: The table.
             schema: Its schema.
             app: What the app role may do with the sealed tenant's rows.
+            owner: Whether the owner's functions, which count, reach its rows.
         """
-        operations.invoke(cls(ExpectedTable(schema or "public", table_name, "control", app=tuple(app))))
+        expected = ExpectedTable(schema or "public", table_name, "control", app=tuple(app), owner=owner)
+        operations.invoke(cls(expected))
 
 
 class KeepGuardOp(MigrateOperation):
