@@ -12,6 +12,8 @@ from rich.console import Console
 from benchmarks.harness import Effort, Report
 
 BENCHMARKS = {
+    "access": "benchmarks.access",
+    "aggregate": "benchmarks.aggregate",
     "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",

@@ -80,12 +80,24 @@ async def run(effort: Effort, console: Console) -> Report:
                 server.execute(statement, "bench")
             peer_url = server.url("bench", user="peer", password="peer")
             raw = await stack.enter_async_context(_raw(peer_url, texts))
+            ours = _tenantry(sdk, texts)
+            await _check_that_they_agree(ours, raw)
             contenders = [
                 Contender("raw_16", raw, CONNECTIONS),
-                Contender("tenantry_16", _tenantry(sdk, texts), CONNECTIONS),
+                Contender("tenantry_16", ours, CONNECTIONS),
             ]
             rates = await compare(contenders, effort, console)
     return judge("search", rates, RATIOS, console)
+
+
+async def _check_that_they_agree(ours: Operation, raw: Operation) -> None:
+    found = 0
+    for number in range(TENANTS * 4):
+        page: Any = await ours(number, number)
+        rows: Any = await raw(number, number)
+        assert [hit.row["id"] for hit in page] == [row["id"] for row in rows[:LIMIT]]
+        found += len(rows)
+    assert found > TENANTS * LIMIT
 
 
 def _tenant(task: int) -> str:
@@ -105,7 +117,7 @@ async def _fill(admin_url: str) -> list[str]:
         now = await connection.fetchval("SELECT now()")
         rows, words = [], []
         for number in range(ROWS):
-            text = chance.choices(vocabulary, cum_weights=weights, k=9)
+            text = chance.choices(vocabulary, cum_weights=weights, k=7)
             name, description = " ".join(text[:3]), " ".join(text[3:])
             key = (_tenant(number), uuid7())
             rows.append((*key, name, description, 1, now, now))

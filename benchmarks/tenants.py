@@ -45,9 +45,9 @@ LATENCIES = {
 }
 
 _LOAD_TENANTS = """
-INSERT INTO tenantry.tenants (id, slug, name, plan, settings, status, reason, status_since, change, version,
-  created_at, updated_at)
-SELECT 't' || n, 't' || n, 't' || n, NULL, '{}', 'active', NULL, now(), 0, 1, now(), now()
+INSERT INTO tenantry.tenants (id, slug, name, plan, settings, flags, quotas, status, reason, status_since, change,
+  version, created_at, updated_at)
+SELECT 't' || n, 't' || n, 't' || n, NULL, '{}', '{}', '{}', 'active', NULL, now(), 0, 1, now(), now()
 FROM generate_series(0, %d) n
 """
 _LOAD_ROWS = """
@@ -84,8 +84,8 @@ async def run(effort: Effort, console: Console) -> Report:
                     for name, count in READ_TENANTS.items()
                 ),
             ]
-            for name, count in READ_TENANTS.items():
-                figures[f"bytes_a_known_tenant_{count}"] = await _know(sdks[name], count)
+            sizes = [await _know(sdks[name], count) for name, count in READ_TENANTS.items()]
+            figures["bytes_a_known_tenant"] = sizes[-1]  # of many; of a few the rest of the process is in it
             turns = Effort(rounds=11, seconds=0.3) if quick else effort
             rates = await compare(contenders, turns, console)
             figures["seconds_to_see_a_change_at_1m"] = await _change(sdks["read_100k"])

@@ -215,6 +215,8 @@ class Twin:
             )
         if self._source.name == ROOT_CLASS and source.name in LIFE:
             return _function(source, f"self._session.{LIFE[source.name]}()")
+        if returns.startswith("Stream["):
+            return _function(source, f"Stream(self, lambda {SELF}: {call})")
         if source.name in REPEATED:
             return self._repeated(source)
         if isinstance(source, ast.AsyncFunctionDef):
@@ -355,6 +357,7 @@ def _imports(module: str, trees: Mapping[str, ast.Module], classes: Sequence[ast
         names = sorted(name for name in used if TWINS.get(name) == owner)
         lines.append(f"from tenantry.sync.{owner} import {', '.join(names)}")
     helpers = dict.fromkeys(("Block", "Bound", "Root", "run_again"), "tenantry.sync.bound")
+    helpers["Stream"] = "tenantry.sync.streams"
     helpers |= {"AbstractContextManager": "contextlib", "cached_property": "functools"}
     lines += [f"from {source} import {name}" for name, source in helpers.items() if name in used]
     used -= TWINS.keys() | helpers.keys()

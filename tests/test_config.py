@@ -89,7 +89,7 @@ class TestRefusals:
             ({"multi_region": {}}, "multi_region"),
             ({"graphql": {}}, "graphql"),
             ({"security": {}}, "security"),
-            ({"database": {"replicas": 2}}, "database.replicas"),
+            ({"database": {"shards": 2}}, "database.shards"),
             ({"performance": {"use_cache": True}}, "performance.use_cache"),
             ({"database": {"pool_size": 0}}, "database.pool_size"),
             ({"database": {"pool_size": "many"}}, "database.pool_size"),

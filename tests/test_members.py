@@ -8,6 +8,7 @@ import pytest
 
 from tenantry import MultiTenantSDK
 from tenantry.errors import QuotaExceeded, TenantDeleted
+from tenantry.plans import Plan, Quotas
 from tenantry.tenants.administration import changing
 from tenantry.tenants.own import MEMBERS, Member
 from tenantry.testing.models import Note
@@ -29,9 +30,9 @@ async def test_a_change_that_was_admitted_before_the_mark_comes_too_late() -> No
 
 
 async def test_a_plan_says_how_many_members_there_may_be() -> None:
-    async with MultiTenantSDK.open("memory://", models=[Note], env={}) as sdk:
-        await sdk.tenants.create("acme")
-        await sdk.tenants.set_quota("acme", members=2, reason="small")
+    small = Plan("small", Quotas(members=2))
+    async with MultiTenantSDK.open("memory://", models=[Note], plans=[small], env={}) as sdk:
+        await sdk.tenants.create("acme", plan="small")
         acme = sdk.tenant("acme")
         outcomes = await asyncio.gather(
             *(acme.members.add(f"u{n}") for n in range(4)), return_exceptions=True

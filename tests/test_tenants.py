@@ -253,6 +253,20 @@ class TestLease:
         assert lease.admits("acme")
         await lease.close()
 
+    async def test_look_ups_that_come_one_by_one_wait_for_each_other(
+        self, lease: TenantLease, directory: Directory
+    ) -> None:
+        await lease.admit("acme")
+        directory.delay = 0.05
+        asking = []
+        for number in range(100):
+            asking.append(asyncio.create_task(lease.admit(f"nobody{number}")))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        asked = directory.asked.count("tenantry_tenants")
+        assert asked <= 1 + 2  # those under way; the others are in the next one
+        await asyncio.gather(*asking, return_exceptions=True)
+
     async def test_one_who_is_cancelled_leaves_the_look_up_to_the_others(
         self, lease: TenantLease, directory: Directory
     ) -> None:

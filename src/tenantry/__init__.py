@@ -15,6 +15,7 @@ from tenantry.schema import (
     RenamedFrom,
     Searchable,
     Shared,
+    SoftDelete,
     Unique,
 )
 from tenantry.sdk import MultiTenantSDK, SupportHandle, SystemHandle, TenantHandle
@@ -48,6 +49,7 @@ __all__ = [
     "RenamedFrom",
     "Searchable",
     "Shared",
+    "SoftDelete",
     "Sum",
     "SupportHandle",
     "SystemHandle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -203,9 +204,10 @@ def _measure(collection: Collection, name: str, asked: Aggregate, path: str) -> 
     return Measure(_result(name, field, function), function, field)
 
 
+@functools.lru_cache(maxsize=1_000)
 def _result(name: str, field: Field, function: Function) -> Field:
     """Return what a sum, a mean, or the first or last of a field's values is."""
-    plain = dataclasses.replace(_plain(field), name=name, nullable=True)
+    plain = dataclasses.replace(_plain(name, field), nullable=True)
     if function in ("min", "max") or field.kind is Kind.FLOAT:
         return plain
     places = 0 if field.kind is Kind.INT else field.places
@@ -219,10 +221,18 @@ def _result(name: str, field: Field, function: Function) -> Field:
     )
 
 
-def _plain(field: Field) -> Field:
-    """Return the field without what makes it a column of its table."""
+@functools.lru_cache(maxsize=1_000)
+def _plain(name: str, field: Field) -> Field:
+    """Return the field by another name, and without what makes it a column of its table."""
     return dataclasses.replace(
-        field, unique=False, indexed=False, searchable=False, pii=False, ref=None, renamed_from=None
+        field,
+        name=name,
+        unique=False,
+        indexed=False,
+        searchable=False,
+        pii=False,
+        ref=None,
+        renamed_from=None,
     )
 
 
@@ -262,7 +272,7 @@ def _group(collection: Collection, name: Any, given: object, path: str) -> Group
     field = find_field(collection, given.field if isinstance(given, Trunc) else given, path)
     if field.kind in (Kind.JSON, Kind.LIST):
         raise InvalidQuery(f"{field.name!r} is {field.kind.value}; its rows have no groups.", path=path)
-    result = dataclasses.replace(_plain(field), name=name)
+    result = _plain(name, field)
     if not isinstance(given, Trunc):
         return Group(result, field)
     _check_span(field, given, path)

@@ -79,12 +79,13 @@ class Aggregation(msgspec.Struct, frozen=True):
     @property
     def results(self) -> tuple[Field, ...]:
         """What each record has: the groups, then the measures."""
-        return tuple(item.result for item in (*self.groups, *self.measures))
+        groups = tuple(group.result for group in self.groups)
+        return (*groups, *(measure.result for measure in self.measures))
 
 
 def mean(total: int, count: int) -> int:
     """Return ``total / count``, rounded half away from zero, in units that are smaller by ``MORE_PLACES`` digits."""
-    size = (2 * abs(total) * 10**MORE_PLACES + count) // (2 * count)
+    size: int = (2 * abs(total) * 10**MORE_PLACES + count) // (2 * count)
     return size if total >= 0 else -size
 
 

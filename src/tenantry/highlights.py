@@ -55,9 +55,8 @@ class Highlighter:
         """Return for each field in which a word was found the text around the first one."""
         found = {}
         for field in self._search.fields:
-            text = (row.get(field.name) or "")[
-                :_MAX_TEXT
-            ]  # a field that is hidden from the user is not there
+            # A field that is hidden from the user is not there.
+            text = (row.get(field.name) or "")[:_MAX_TEXT]
             spans = [span for span, word in spans_of(text) if self._meant(word)]
             if spans:
                 found[field.name] = self._shown(text, spans[:_MAX_MARKED])

@@ -20,7 +20,19 @@ from tenantry.schema import Collection
 
 logger = logging.getLogger("tenantry.hooks")
 
-Verb = Literal["get", "read", "count", "aggregate", "search", "create", "update", "upsert", "delete", "sql"]
+Verb = Literal[
+    "get",
+    "read",
+    "count",
+    "aggregate",
+    "search",
+    "create",
+    "update",
+    "upsert",
+    "delete",
+    "restore",
+    "sql",
+]
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):

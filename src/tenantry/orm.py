@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Mapper, declared_attr, mapped_column
 
 from tenantry.errors import SchemaError
-from tenantry.schema import CARRIED, Indexed, KeyedModel, Ref, Shared, Unique
+from tenantry.schema import CARRIED, MARK, Indexed, KeyedModel, Ref, Shared, SoftDelete, Unique
 from tenantry.types import uuid7
 
 Groups = tuple[tuple[str, ...], ...]
@@ -104,6 +104,18 @@ class TenantMixin(KeyedTenantMixin):
     id: Mapped[uuid.UUID] = mapped_column(sa.Uuid, primary_key=True, default=uuid7, sort_order=-1)
 
 
+class SoftDeleteMixin:
+    """Beside :class:`TenantMixin`: ``acme.data.delete`` marks rows, and its reads leave marked ones out.
+
+    A session is a user's own SQL: it sees marked rows, and ``session.delete`` deletes for good. Write
+    ``where(Order.deleted_at.is_(None))`` there.
+    """
+
+    deleted_at: Mapped[dt.datetime | None] = mapped_column(
+        sa.DateTime(timezone=True), index=True, sort_order=1_003
+    )
+
+
 class SharedMixin(_Row):
     """Makes a declarative model, which declares its ``id``, one of reference data: tenants read it, none writes."""
 
@@ -116,19 +128,24 @@ def _model_of(mapped: type[_Row], mapper: Mapper[Any], table: sa.Table) -> type[
     """
     hints = _hints(mapped, mapper)
     fields: dict[str, Any] = {}
+    soft = issubclass(mapped, SoftDeleteMixin)
+    carried = CARRIED - {"id"} | ({MARK} if soft else set())
     for attribute in mapper.column_attrs:
         column, where = attribute.columns[0], f"{mapped.__name__}.{attribute.key}"
         if not isinstance(column, sa.Column):  # an expression
             continue
         if column.name != attribute.key:
             raise SchemaError(f"{where} has a column of another name.", field=attribute.key)
-        if column.name not in CARRIED - {"id"}:
-            fields[column.name] = _field(where, column, _markers(hints.get(column.name)))
-    bases = (Shared, KeyedModel) if issubclass(mapped, SharedMixin) else (KeyedModel,)
+        if column.name not in carried:
+            fields[str(column.name)] = _field(where, column, _markers(hints.get(column.name)))
+    marks: list[type[Any]] = [Shared] if issubclass(mapped, SharedMixin) else []
+    marks += [SoftDelete] if soft else []
     unique, indexes = _groups(mapped.__name__, table)
-    namespace = {"__collection__": table.name, "__unique__": unique, "__indexes__": indexes}
-    root = types.new_class(mapped.__name__, bases, exec_body=lambda body: body.update(namespace))
-    return pydantic.create_model(mapped.__name__, __base__=root, __module__=mapped.__module__, **fields)
+    namespace = {"__collection__": str(table.name), "__unique__": unique, "__indexes__": indexes}
+    base = types.new_class(
+        mapped.__name__, (*marks, KeyedModel), exec_body=lambda body: body.update(namespace)
+    )
+    return pydantic.create_model(mapped.__name__, __base__=base, __module__=mapped.__module__, **fields)
 
 
 def _hints(mapped: type[Any], mapper: Mapper[Any]) -> Mapping[str, Any]:
@@ -235,7 +252,7 @@ def _groups(owner: str, table: sa.Table) -> tuple[Groups, Groups]:
                 f"{owner}: a CHECK constraint would not be in the table.", field="__table_args__"
             )
     for index in table.indexes:
-        names = tuple(column.name for column in index.columns)
+        names = tuple(str(column.name) for column in index.columns)
         if len(names) != len(index.expressions):
             raise SchemaError(
                 f"{owner}: an index over an expression would not be in the table.", field="__table_args__"

@@ -23,7 +23,7 @@ from tenantry.aggregation import Aggregation
 from tenantry.context import Context, TenantContext
 from tenantry.errors import AccessDenied, DataError, InvalidRecord, QuotaExceeded, TenantryError
 from tenantry.plans.quotas import Count
-from tenantry.query import EVERYTHING, Filter, Query
+from tenantry.query import EVERYTHING, Deleted, Filter, Query
 from tenantry.schema import Collection, Kind
 from tenantry.searching import Search
 from tenantry.types import Record
@@ -63,6 +63,8 @@ class Insert(msgspec.Struct, frozen=True):
 class Update(msgspec.Struct, frozen=True):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
+    To delete softly is to set ``deleted_at``; to restore, to unset it in a row that has it (``deleted="only"``).
+
     Raises, when executed:
         NotFound: No such row, or it does not meet ``where``.
         Conflict: Its version is not ``expected_version``.
@@ -74,13 +76,14 @@ class Update(msgspec.Struct, frozen=True):
     expected_version: int | None = None
     where: Filter = EVERYTHING
     trusted: bool = False
+    deleted: Deleted = "without"
 
 
 class Upsert(msgspec.Struct, frozen=True):
     """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored.
 
     Raises, when executed:
-        UniqueViolation: The row that has it does not meet ``where``, or another unique value is taken.
+        UniqueViolation: The row that has it does not meet ``where`` or is deleted, or another unique value is taken.
     """
 
     collection: Collection
@@ -92,13 +95,21 @@ class Upsert(msgspec.Struct, frozen=True):
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete the row ``id``. Yields nothing; raises like :class:`Update`."""
+    """Delete the row ``id`` for good, marked or not. Yields nothing; raises like :class:`Update`."""
 
     collection: Collection
     id: Any
     expected_version: int | None = None
     where: Filter = EVERYTHING
     trusted: bool = False
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """Delete for good those of the rows ``ids`` that were marked as deleted before ``before``. Yields their ids."""
+
+    collection: Collection
+    ids: Sequence[Any]
+    before: dt.datetime
 
 
 class Purge(msgspec.Struct, frozen=True):
@@ -110,7 +121,7 @@ class Purge(msgspec.Struct, frozen=True):
     collection: Collection
 
 
-Write = Insert | Update | Upsert | Delete | Purge
+Write = Insert | Update | Upsert | Delete | Discard | Purge
 Outcome = list[Record] | TenantryError
 """What came of one unit of several: what its first write yields, or why it was refused."""
 REFUSALS = (AccessDenied, DataError, InvalidRecord, QuotaExceeded)
@@ -121,7 +132,7 @@ class Executor(Protocol):
     """Runs statements for a context, scoped by construction."""
 
     async def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> list[Record]:
-        """Return the rows with these ids, in any order; those that do not exist are left out."""
+        """Return the rows with these ids, in any order; those that do not exist or are deleted are left out."""
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``, in order. Each record is a new dict that the caller may keep."""

@@ -113,11 +113,25 @@ def parse_fields(collection: Collection, fields: Iterable[str] | None) -> tuple[
     return found
 
 
-def parse_limit(limit: Any) -> int:
+def parse_limit(limit: Any, path: str = "limit") -> int:
     """Return ``limit`` if it is a whole number of 1 to 10,000."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"expected a whole number of 1 to {MAX_LIMIT:,}.", path="limit")
+        raise InvalidQuery(f"expected a whole number of 1 to {MAX_LIMIT:,}.", path=path)
     return limit
+
+
+def parse_deleted(collection: Collection, deleted: Any) -> Deleted:
+    """Return which rows are meant, if the collection has any that are marked as deleted."""
+    if deleted != "without" and not collection.soft:
+        raise InvalidQuery(
+            f"{collection.name!r} keeps no deleted rows.",
+            path="deleted",
+            fix="Derive its model from SoftDelete.",
+        )
+    if deleted not in ("without", "with", "only"):
+        raise InvalidQuery("expected 'without', 'with' or 'only'.", path="deleted")
+    found: Deleted = deleted
+    return found
 
 
 def total_order(query: Query, *, across_tenants: bool = False) -> tuple[Sort, ...]:

@@ -33,6 +33,7 @@ M = TypeVar("M", bound="KeyedModel")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}", re.ASCII)
 CARRIED = frozenset({"id", "version", "created_at", "updated_at"})
 FIXED = CARRIED | {"tenant_id"}
+MARK = "deleted_at"
 _TAKEN = {
     "tenantry": "the SDK's own",
     "sqlite_": "SQLite's own",
@@ -234,6 +235,15 @@ class Model(KeyedModel):
     id: uuid.UUID = pydantic.Field(default_factory=uuid7)
 
 
+class SoftDelete(BaseModel):
+    """Mixed into a model, ``class Order(SoftDelete, Model)``: ``delete`` marks its rows, which can be restored.
+
+    A marked row is found by no read that does not ask for it, and its unique values are free for others.
+    """
+
+    deleted_at: Annotated[dt.datetime | None, Indexed] = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Collection:
     """What a model comes down to: a name, fields, and who may reach its rows.
@@ -241,6 +251,7 @@ class Collection:
     Attributes:
         scope: ``tenant`` (each row belongs to one tenant), ``shared`` (tenants read, the system writes) or
             ``control`` (the SDK's own; no tenant reaches it).
+        soft: Whether rows are marked when they are deleted.
         rights: For a table of the SDK's own that holds rows of tenants: what a tenant's own statements may do with
             its rows. The rest is for the system, narrowed to the tenant.
         across: Groups of fields that are looked up across tenants, so that their indexes do not begin with the tenant.
@@ -255,8 +266,14 @@ class Collection:
     indexes: tuple[tuple[str, ...], ...]
     plain: bool
     renamed_from: str | None = None
+    soft: bool = False
     rights: tuple[Literal["SELECT", "INSERT"], ...] | None = None
     across: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """The fields that the SDK sets, and no caller."""
+        return CARRIED | {MARK} if self.soft else CARRIED
 
     @property
     def key(self) -> Field:
@@ -305,8 +322,9 @@ class Collection:
         checked: Record = {}
         for name, value in changes.items():
             field = self.fields.get(name)
-            if field is None or name in CARRIED:
-                raise InvalidRecord("never changes." if name in FIXED else "is not a field.", field=str(name))
+            if field is None or name in self.carried:
+                known = name in FIXED or field is not None
+                raise InvalidRecord("never changes." if known else "is not a field.", field=str(name))
             try:
                 value = _validator(self.model, name).validate_python(value)
             except pydantic.ValidationError as error:
@@ -379,8 +397,10 @@ def _collection(model: type[KeyedModel]) -> Collection:
             f"{model.__name__} declares no id.", field="id", fix="Derive it from Model, or declare id: str."
         )
     # id first, then the model's own fields, then what every row carries: as people like to read a row
-    own = [name for name in model.model_fields if name not in CARRIED]
-    names = ["id", *own, "version", "created_at", "updated_at"]
+    soft = issubclass(model, SoftDelete)
+    marks = [MARK] if soft else []
+    own = [name for name in model.model_fields if name not in CARRIED and name not in marks]
+    names = ["id", *own, "version", "created_at", "updated_at", *marks]
     fields = {name: _field(model, name, model.model_fields[name]) for name in names}
     if model.model_config.get("extra") == "allow":
         raise SchemaError(
@@ -400,6 +420,7 @@ def _collection(model: type[KeyedModel]) -> Collection:
         indexes=tuple(dict.fromkeys(indexed + tuple(map(tuple, model.__indexes__)))),
         plain=not model.__pydantic_post_init__ and all(field.revive is None for field in fields.values()),
         renamed_from=model.__renamed_from__ or None,
+        soft=soft,
     )
 
 

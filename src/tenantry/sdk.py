@@ -45,7 +45,7 @@ from tenantry.schema import Collection, Field, collection_of
 from tenantry.security.access.decisions import Rulebook
 from tenantry.security.access.explanation import AccessExplanation, explain
 from tenantry.security.access.guard import GuardedDatabase
-from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action
+from tenantry.security.access.policy import ACTIONS, AccessPolicy, Action, RememberedRoles
 from tenantry.tenants import (
     AUDIT,
     OWN_COLLECTIONS,
@@ -340,6 +340,8 @@ class MultiTenantSDK:
         lease = TenantLease(
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
         )
+        if self._rules is not None and self._rules.of_members:
+            self._rules.source = RememberedRoles(MemberRoles(database), performance.lease_seconds)
         guard = None if self._rules is None else GuardedDatabase(database, self._rules)
         reached: Database = guard or database
         coalescer = Coalescer(reached.fetch) if performance.coalesce else None
@@ -404,14 +406,16 @@ class MultiTenantSDK:
         database, self._database = self._database, None
         if database is None:
             return
-        await self._watch.close()
-        if self._runtime is not None and self._runtime.coalescer is not None:
-            await self._runtime.coalescer.close()
-        if self._keys is not None:
-            await self._keys.close()
-        if self._lease is not None:
-            await self._lease.close()
-        await database.close()
+        try:
+            await self._watch.close()
+        finally:
+            if self._runtime is not None and self._runtime.coalescer is not None:
+                await self._runtime.coalescer.close()
+            if self._keys is not None:
+                await self._keys.close()
+            if self._lease is not None:
+                await self._lease.close()
+            await database.close()
 
     async def _rest(self) -> None:
         """Let go of what a forked process could not leave alone. To be called while nothing else is."""

@@ -20,7 +20,7 @@ from tests.adversarial.models import MODELS
         ({"performance": {"lease_second": 0.1}}, "performance.lease_second"),
         ({"performance": {"lease_seconds": 60}}, "performance.lease_seconds"),
         ({"performance": {"lease_seconds": float("inf")}}, "performance.lease_seconds"),
-        ({"database": {"replicas": ["x"]}}, "database.replicas"),
+        ({"database": {"shards": ["x"]}}, "database.shards"),
         ({"databse": {"url": "x"}}, "databse"),
         ({"security": {"audit": True}}, "security"),
         ({"security": {}}, "security"),

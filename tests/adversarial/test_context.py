@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tenantry import MultiTenantSDK, TenantContext, current_context, use_context
+from tenantry import Count, MultiTenantSDK, TenantContext, current_context, use_context
 from tenantry.coalescer import Coalescer
 from tenantry.context import Context, SystemContext
 from tenantry.data import DataManager
@@ -36,6 +36,8 @@ def _calls(data: DataManager, **context: Any) -> dict[str, Callable[[], Awaitabl
         "get a record": lambda: data.get("settings", "theme", **context),
         "read": lambda: data.read(Setting, **context),
         "count": lambda: data.count(Setting, **context),
+        "aggregate": lambda: data.aggregate(Setting, {"n": Count()}, **context),
+        "stream": lambda: data.stream(Setting, **context).next_batch(),
         "exists": lambda: data.exists(Setting, **context),
         "create": lambda: data.create(Setting(id="new", value="x"), **context),
         "create once": lambda: data.create(Setting(id="new", value="x"), idempotency_key="k", **context),

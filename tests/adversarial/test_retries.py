@@ -125,7 +125,8 @@ class TestAWrite:
     async def test_of_several_rows_that_was_lost_before_the_commit_is_run_again(
         self, direct_arena: Arena
     ) -> None:
-        arena, announced = direct_arena, []
+        arena = direct_arena
+        announced: list[Operation] = []
 
         def also(operation: Operation) -> list[Write]:
             assert operation.collection is not None
@@ -285,7 +286,10 @@ async def test_a_server_that_crashes_loses_nothing_and_applies_nothing_twice() -
             stopped.set()
             counts = await asyncio.gather(*writers)
             judge = await asyncpg.connect(admin_url)
-            stored = dict(await judge.fetch("SELECT id, version - 1 FROM settings WHERE tenant_id = 'acme'"))
+            rows_now = await judge.fetch(
+                "SELECT id, version - 1 AS times FROM settings WHERE tenant_id = 'acme'"
+            )
+            stored: dict[str, int] = {row["id"]: row["times"] for row in rows_now}
             await judge.close()
             for row, (acknowledged, in_doubt) in zip(rows, counts, strict=True):
                 assert acknowledged > 0

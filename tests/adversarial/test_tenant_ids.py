@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry import MultiTenantSDK, TenantContext
-from tenantry.cursors import CursorSigner
 from tenantry.databases.memory import MemoryAdapter
 from tenantry.errors import InvalidTenantId
-from tenantry.ports import DatabaseAdapter
-from tenantry.tenants import TenantLease, TenantManager
+from tenantry.tenants import TenantManager
 from tenantry.types import tenant_id
 from tests.adversarial.hostile import NOT_TENANT_IDS
 from tests.adversarial.models import MODELS
@@ -23,14 +21,7 @@ def _refuse(*_: object) -> NoReturn:
     pytest.fail("the database was asked")
 
 
-class _NoDatabase:
-    fetch = select = count = execute = transaction = _refuse
-
-
-@pytest.fixture
-def tenants() -> TenantManager:
-    database = cast(DatabaseAdapter, _NoDatabase())
-    return TenantManager(database, TenantLease(database), (), CursorSigner(b"secret"))
+METHODS = ("fetch", "select", "count", "execute", "transaction")
 
 
 @pytest.mark.parametrize("id", NOT_TENANT_IDS, ids=lambda id: ascii(id)[:20])
@@ -41,7 +32,7 @@ class TestAHostileId:
 
     async def test_opens_no_handle(self, monkeypatch: pytest.MonkeyPatch, id: Any) -> None:
         async with MultiTenantSDK.open("memory://", models=MODELS) as sdk:
-            for method in ("fetch", "select", "count", "execute", "transaction"):
+            for method in METHODS:
                 monkeypatch.setattr(MemoryAdapter, method, _refuse)
             with pytest.raises(InvalidTenantId):
                 sdk.tenant(id)
@@ -49,7 +40,13 @@ class TestAHostileId:
                 with pytest.raises(InvalidTenantId):
                     await sdk.system(reason="hostile", tenant=id).__aenter__()
 
-    async def test_reaches_no_directory(self, tenants: TenantManager, id: Any) -> None:
+    async def test_reaches_no_directory(self, monkeypatch: pytest.MonkeyPatch, id: Any) -> None:
+        async with MultiTenantSDK.open("memory://", models=MODELS) as sdk:
+            for method in METHODS:
+                monkeypatch.setattr(MemoryAdapter, method, _refuse)
+            await self._refuses_all(sdk.tenants, id)
+
+    async def _refuses_all(self, tenants: TenantManager, id: Any) -> None:
         calls: tuple[Any, ...] = (
             lambda: tenants.create(id),
             lambda: tenants.get(id),

@@ -11,9 +11,10 @@ from tenantry.config import DatabaseConfig
 from tenantry.context import Context, SystemContext
 from tenantry.databases.memory import MemoryAdapter
 from tenantry.errors import NotFound, ReferenceViolation, UniqueViolation
-from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
+from tenantry.ports import Delete, Insert, Isolation, Purge, Update, Upsert, Write
 from tenantry.query import And, Query
 from tenantry.schema import Collection
+from tenantry.searching import Search
 from tenantry.types import Record
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ LEAKS = {
     "select": "teams: tenant A reads rows of B by no filter",
     "count": "teams: tenant A counts rows of B by no filter",
     "aggregate": "teams: tenant A aggregates rows of B",
+    "search": "teams: tenant A finds rows of B by search",
     "filters by or": "teams: tenant A reads rows of B by or",
     "update": "teams: tenant A updates a row of B",
     "delete": "tenant A deletes a row of B",
@@ -58,6 +60,9 @@ class LeakyAdapter(MemoryAdapter):
             return await self._leaking(is_or, super().select(context, query))
         return await self._leaking(self.leak == "select", super().select(context, query))
 
+    async def search(self, context: Context, search: Search) -> list[Record]:
+        return await self._leaking(self.leak == "search", super().search(context, search))
+
     async def count(self, context: Context, query: Query) -> int:
         return await self._leaking(self.leak == "count", super().count(context, query))
 
@@ -71,8 +76,8 @@ class LeakyAdapter(MemoryAdapter):
         finally:
             self._open = False
 
-    def _visible(self, context: Context, collection: Collection) -> list[Record]:
-        rows = super()._visible(context, collection)
+    def _reachable(self, context: Context, collection: Collection) -> list[Record]:
+        rows = super()._reachable(context, collection)
         if self._open and collection.scope == "tenant" and not isinstance(context, SystemContext):
             rows = rows + [row for other in self._others(context, collection) for row in other.values()]
         return rows
@@ -164,8 +169,8 @@ class LeakyAdapter(MemoryAdapter):
                 return [record]
         raise ReferenceViolation(write.collection.name)
 
-    def transaction(self, context: Context) -> Any:
-        return _LeakyTransaction(self, super().transaction(context), context)
+    def transaction(self, context: Context, isolation: Isolation | None = None) -> Any:
+        return _LeakyTransaction(self, super().transaction(context, isolation), context)
 
 
 class _LeakyTransaction:
@@ -180,7 +185,7 @@ class _LeakyTransaction:
         executor = await self._inner.__aenter__()
         if self._adapter.leak == "transaction" and not isinstance(self._context, SystemContext):
             inner = executor._adapter
-            original = inner._visible
+            original = inner._reachable
 
             def everything(context: Context, collection: Collection) -> list[Record]:
                 rows: list[Record] = original(context, collection)
@@ -190,7 +195,7 @@ class _LeakyTransaction:
                     ]
                 return rows
 
-            inner._visible = everything
+            inner._reachable = everything
         return executor
 
     async def __aexit__(self, *error: Any) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from tenantry.coalescer import Coalescer
 from tenantry.cursors import CursorSigner
 from tenantry.registry import ADAPTERS
-from tenantry.schema import Indexed, KeyedModel, Model, Ref, Shared, Unique
+from tenantry.schema import Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
 from tenantry.sdk import MultiTenantSDK
 from tenantry.testing import assert_isolated
 from tenantry.testing.canaries import NoCanary
@@ -36,7 +36,7 @@ class Size(enum.Enum):
 
 class Team(Model):
     __collection__ = "teams"
-    slug: Annotated[str, Unique, pydantic.Field(pattern=r"^[a-z0-9]{3,10}$")]
+    slug: Annotated[str, Unique, Searchable, pydantic.Field(pattern=r"^[a-z0-9]{3,10}$")]
     plan_id: Annotated[str, Ref("plans")]
 
 

@@ -9,6 +9,8 @@ import pytest
 import pytest_asyncio
 
 from tenantry.testing.conformance import Conformance
+from tenantry.testing.conformance.isolation import Isolation
+from tenantry.testing.conformance.rows import Rows
 from tests.conformance.databases import deployed
 from tests.servers import PgBouncer, PostgresServer
 
@@ -42,3 +44,17 @@ class TestPgBouncer(Conformance):
     ) -> AsyncIterator[Mapping[str, Any]]:
         async with deployed(postgres_server, pgbouncer) as config:
             yield config
+
+
+class TestReplicated(Rows, Isolation):
+    """What reads after it has written, or as another tenant, may be answered by a replica here."""
+
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def database_config(  # type: ignore[override] # a fixture overrides a fixture, by name
+        cls,
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        with PostgresServer.start() as server, server.start_replica() as replica:
+            async with deployed(server) as config:
+                url = config["url"].replace(f":{server.port}/", f":{replica.port}/")
+                yield {**config, "database": {**config["database"], "replicas": [url]}}

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry import Model, MultiTenantSDK, TenantHandle
+from tenantry.data import DataManager
 from tenantry.databases._sql import Step
 from tenantry.databases.sqlite.adapter import SQLiteAdapter
 from tenantry.databases.sqlite.connection import Connection, Reach
@@ -622,3 +623,23 @@ async def test_rows_are_what_any_tool_can_read(path: Path, sdk: MultiTenantSDK, 
     assert row[:3] == ("acme", "ü", 5)
     assert json.loads(row[3]) == {"a": [1]}
     assert row[4:] == ("2026-01-02", 1)
+
+
+async def test_a_crowd_of_one_tenant_delays_nobody_elses_read_or_write(sdk: MultiTenantSDK) -> None:
+    loud, quiet = sdk.tenant("acme").data, sdk.tenant("globex").data
+
+    async def read(data: DataManager) -> None:
+        await data.count(Book)
+
+    async def write(data: DataManager) -> None:
+        await data.create(Book(title="new"))
+
+    for work in (read, write):
+        crowd = [asyncio.create_task(work(loud)) for _ in range(300)]
+        await asyncio.sleep(0.005)
+        await work(quiet)
+        assert sum(task.done() for task in crowd) < 150
+        await asyncio.gather(*crowd)
+    measured = sdk.get_metrics()["pool"]
+    assert measured["writer"]["waiting"] == measured["readers"]["waiting"] == 0
+    assert measured["writer"]["waits"] > 250

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from tenantry import Indexed, Model, MultiTenantSDK, Ref
+from tenantry import Indexed, Model, MultiTenantSDK, Ref, Sum
 from tenantry.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -25,6 +25,8 @@ from tenantry.errors import (
     ReferenceViolation,
     Unsupported,
 )
+from tenantry.ports import Indexes
+from tenantry.schema import Kind, collection_of
 from tests.databases.postgres.deployment import deploy
 from tests.docs.pages import codes, page, tables
 
@@ -36,6 +38,7 @@ class Shelf(Model):
 
     label: Annotated[str, Indexed] = ""
     weight: Decimal = Decimal(0)
+    depth: float = 0.0
     details: dict[str, Any] = Field(default_factory=dict)
     above_id: Annotated[uuid.UUID | None, Ref("shelves")] = None
 
@@ -158,6 +161,14 @@ async def test_the_keys_of_a_json_object(sdk: MultiTenantSDK, name: str) -> None
     assert list(json.loads(json.dumps(found.details))) == wanted
 
 
+async def test_the_last_digits_of_a_sum_of_floats(sdk: MultiTenantSDK, name: str) -> None:
+    acme = sdk.tenant("acme").data
+    await acme.bulk_create([Shelf(depth=depth) for depth in (1e16, 1.0, -1e16)])
+    (total,) = [row["total"] for row in await acme.aggregate(Shelf, {"total": Sum("depth")})]
+    known = {"memory": {1.0}, "sqlite": {0.0, 1.0}, "postgresql": {0.0}}
+    assert total in known[name]
+
+
 async def test_a_long_indexed_text(sdk: MultiTenantSDK, name: str) -> None:
     stored = sdk.tenant("acme").data.create(Shelf(label=secrets.token_hex(10_000)))
     if name == "postgresql":
@@ -176,6 +187,55 @@ async def test_making_tables_needs_the_owner(options: Options, name: str) -> Non
         async with opened(options, owner_url=None):
             pass
     assert caught.value.field == "database.owner_url"
+
+
+async def test_how_a_slow_query_is_looked_into(options: Options, name: str) -> None:
+    performance = {"slow_query_seconds": 1e-9, "insights_interval": 3_600.0}
+    async with MultiTenantSDK.open(
+        options["url"],
+        models=[Shelf],
+        schema="create",
+        database=options["database"],
+        performance=performance,
+        env={},
+    ) as sdk:
+        await sdk.tenants.create("acme")
+        acme = sdk.tenant("acme").data
+        await acme.create(Shelf(label="top"))
+        await acme.count(Shelf, {"weight": 0})
+        await sdk.insights.flush()
+        (plan,) = [shape.plan for shape in (await sdk.insights.report()).shapes if shape.verb == "count"]
+    if name == "memory":
+        assert plan is None
+    else:
+        assert plan is not None
+        assert plan.kept == 1
+        assert ("SEARCH" in plan.node) == (name == "sqlite")
+
+
+async def test_which_comparisons_an_index_answers(sdk: MultiTenantSDK, name: str) -> None:
+    database = sdk._watch.database
+    assert isinstance(database, Indexes) == (name != "memory")
+    if isinstance(database, Indexes):
+        assert (Kind.DECIMAL in database.answered) == (name == "sqlite")
+        assert Kind.TEXT in database.answered
+
+
+async def test_making_an_index_beside_a_writer(sdk: MultiTenantSDK, name: str) -> None:
+    database = sdk._watch.database
+    if not isinstance(database, Indexes):
+        return
+    index, _ = database.advised(collection_of(Shelf), ["weight"])
+    async with sdk.tenant("acme").data.transaction() as work:
+        await work.create(Shelf())
+        making = asyncio.create_task(database.create_index(index, lambda *_: None))
+        await asyncio.wait([making], timeout=0.2)
+        assert not making.done()  # it waits for what was written before it
+        other = asyncio.create_task(sdk.tenant("globex").data.create(Shelf()))
+        done, _ = await asyncio.wait([other], timeout=5 if name == "postgresql" else 0.2)
+        assert bool(done) == (name == "postgresql")
+    assert await making
+    await other
 
 
 async def test_the_bytes_of_a_row(sdk: MultiTenantSDK, name: str) -> None:

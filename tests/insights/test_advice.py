@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from tenantry.insights.advice import Adviser, declaration, is_wasteful, unused
+from tenantry.insights.advice import Adviser, is_wasteful
+from tenantry.insights.candidates import declaration
 from tenantry.insights.counts import Counted, restored
 from tenantry.insights.report import Finding
+from tenantry.insights.unused import unused
 from tenantry.ports import Catalog, Index, Plan
 from tenantry.schema import Collection, Kind
 from tests.insights.shop import ARTICLES, AUTHORS, COLLECTIONS, WASTE, counted

@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tenantry import Indexed, Model, MultiTenantSDK, Unique
+from tenantry import Indexed, Model, MultiTenantSDK, SoftDelete, Unique
 from tenantry.errors import SchemaError
-from tenantry.orm import KeyedTenantMixin, SharedMixin, TenantMixin
+from tenantry.orm import KeyedTenantMixin, SharedMixin, SoftDeleteMixin, TenantMixin
 from tenantry.schema import Kind, collection_of
 from tests.orm.models import MODELS, Author, Book, BookTag, Colour, Language, Review
 
@@ -45,6 +45,43 @@ def test_a_class_comes_down_to_a_collection() -> None:
     assert set(books.indexes) >= {("author_id",), ("price", "title")}
     assert books.fields["author_id"].ref is not None
     assert books.fields["author_id"].ref.collection == "authors"
+
+
+def test_soft_deletion_is_a_mixin() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Order(SoftDeleteMixin, TenantMixin, Base):
+        __tablename__ = "orders"
+        number: Mapped[str] = mapped_column(unique=True)
+
+    class Order2(SoftDelete, Model):
+        __collection__ = "orders"
+        number: Annotated[str, Unique]
+
+    orders, same = collection_of(Order), collection_of(Order2)
+    assert orders.soft
+    assert list(orders.fields) == ["id", "number", "version", "created_at", "updated_at", "deleted_at"]
+    assert orders.fields["deleted_at"] == same.fields["deleted_at"]
+    assert (orders.unique, orders.indexes) == (same.unique, same.indexes)
+    assert not collection_of(Book).soft
+
+
+async def test_a_mapped_class_deletes_softly() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Order(SoftDeleteMixin, TenantMixin, Base):
+        __tablename__ = "orders"
+        number: Mapped[str] = mapped_column(unique=True)
+
+    async with MultiTenantSDK.open("memory://", models=[Order], env={}) as sdk:
+        await sdk.tenants.create("acme")
+        acme = sdk.tenant("acme").data
+        order = await acme.create("orders", {"number": "1"})
+        await acme.delete("orders", order["id"])
+        assert [await acme.count("orders", deleted=which) for which in ("without", "only")] == [0, 1]
+        assert (await acme.restore("orders", order["id"]))["deleted_at"] is None
 
 
 def test_markers_and_constraints_are_kept() -> None:

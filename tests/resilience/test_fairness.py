@@ -55,7 +55,7 @@ def test_it_waits_for_at_most_one_of_each_other_tenant(
         queue: FairQueue[None] = FairQueue()
         for tenant, size in enumerate(crowds):
             for _ in range(size):
-                queue.join(tenant)
+                _ = queue.join(tenant)
         wanted = list(preferences)
         for _ in range(min(before, sum(crowds) - 1)):
             served = queue.next(wanted.pop() if wanted else None)
@@ -66,7 +66,7 @@ def test_it_waits_for_at_most_one_of_each_other_tenant(
         while True:
             if coming:
                 tenant = coming.pop()
-                queue.join(tenant)
+                _ = queue.join(tenant)
                 others.add(tenant)
             served = queue.next(wanted.pop() if wanted else None)
             if served is single:

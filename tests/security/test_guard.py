@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import inspect
 import typing
 from collections.abc import AsyncIterator
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from tenantry import MultiTenantSDK, ports
+from tenantry import Model, MultiTenantSDK, SoftDelete, ports
 from tenantry.context import TenantContext
 from tenantry.errors import (
     AccessDenied,
+    ConfigurationError,
     FieldHidden,
     InvalidQuery,
     NotFound,
@@ -135,6 +137,34 @@ async def test_roles_may_come_from_elsewhere_and_change(shop: Shop) -> None:
         members.held = frozenset()
         with pytest.raises(AccessDenied):
             await ann.data.count(Order)
+
+
+async def test_roles_may_be_those_of_the_members() -> None:
+    """Whatever the claims say; and a member who is removed is refused within a second."""
+    policy = AccessPolicy(Role("clerk", allow("read", Order)), source="members")
+    async with opened(policy, performance={"lease_seconds": 0.05}) as shop:
+        ann = shop.user("ann", "clerk")
+        for handle in (ann, shop.user(None, "clerk")):
+            with pytest.raises(AccessDenied):
+                await handle.data.count(Order)
+        await shop.sdk.tenant("acme").members.add("ann", roles=["clerk"])
+        await asyncio.sleep(0.06)
+        assert await ann.data.count(Order) == 0
+        await shop.sdk.tenant("acme").members.remove("ann")
+        await asyncio.sleep(0.06)
+        with pytest.raises(AccessDenied):
+            await ann.data.count(Order)
+    with pytest.raises(ConfigurationError, match="source"):
+        AccessPolicy(Role("a"), source="member")  # type: ignore[arg-type]
+
+
+async def test_what_a_user_is_in_one_tenant_is_not_believed_of_another() -> None:
+    async with opened(AccessPolicy(Role("clerk", allow("read", Order)), source="members")) as shop:
+        await shop.sdk.tenants.create("globex")
+        await shop.sdk.tenant("acme").members.add("ann", roles=["clerk"])
+        assert await shop.sdk.tenant("acme", user="ann").data.count(Order) == 0
+        with pytest.raises(AccessDenied):
+            await shop.sdk.tenant("globex", user="ann").data.count(Order)
 
 
 async def test_a_missing_claim_never_means_all_rows(shop: Shop) -> None:
@@ -414,3 +444,44 @@ async def test_the_policy_of_a_row_that_is_missing(shop: Shop) -> None:
 
 def test_a_policy_shows_its_roles() -> None:
     assert repr(Role("a", allow("raw"), inherits=["b"])) == "Role('a', 1 rules, inherits=['b'])"
+
+
+# -- rows that are marked as deleted
+
+
+async def test_marked_rows_are_as_far_away_as_others() -> None:
+    class Draft(SoftDelete, Model):
+        __collection__ = "drafts"
+        owner: str
+        text: str = ""
+
+    own: Any = {"where": lambda d, user: d.owner == user.id}
+    policy = AccessPolicy(
+        Role("admin", allow_all()),
+        Role("writer", allow(["read", "delete"], Draft, fields=["owner"], **own)),
+        Role("reader", allow("read", Draft, **own)),
+        Role("cleaner", allow(["read", "delete"], Draft)),
+    )
+    async with opened(policy, models=[Draft]) as shop:
+        mine, theirs = [await shop.admin.create(Draft(owner=name, text="t")) for name in ("ann", "bob")]
+        writer, reader = shop.user("ann", "writer").data, shop.user("ann", "reader").data
+        for call in (
+            writer.delete(theirs),
+            writer.delete(Draft, theirs.id),
+            writer.restore(Draft, theirs.id),
+        ):
+            with pytest.raises(NotFound):
+                await call
+        with pytest.raises(AccessDenied):
+            await reader.delete(mine)
+        await writer.delete(mine)
+        with pytest.raises(AccessDenied):
+            await reader.restore(Draft, mine.id)
+        assert [row["owner"] for row in await writer.read("drafts", deleted="only")] == ["ann"]
+        assert "text" not in await writer.restore("drafts", mine.id)
+        await shop.admin.delete(theirs)
+        assert len(await writer.read(Draft, deleted="with")) == 1
+        await writer.delete(Draft, mine.id)
+        with pytest.raises(AccessDenied, match="not purge them all"):
+            await writer.purge_deleted(Draft, older_than=dt.timedelta())
+        assert await shop.user("x", "cleaner").data.purge_deleted(Draft, older_than=dt.timedelta()) == 2

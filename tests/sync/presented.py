@@ -21,6 +21,7 @@ from tenantry.databases.memory import MemoryAdapter
 from tenantry.databases.postgres.adapter import PostgresAdapter
 from tenantry.databases.sqlite.adapter import SQLiteAdapter
 from tenantry.sync.session import Session
+from tenantry.sync.streams import Stream
 
 _threads: weakref.WeakKeyDictionary[asyncio.Task[Any], ThreadPoolExecutor] = weakref.WeakKeyDictionary()
 
@@ -98,13 +99,48 @@ _TWINS = (
 )
 _BLOCKS = ("transaction", "system")
 # What waits for nothing in either API.
-_AT_ONCE = ("add_after_hook", "add_within_hook", "bind", "get_metrics", "on", "tenant")
+_AT_ONCE = ("add_after_hook", "add_within_hook", "bind", "get_metrics", "on", "stream", "tenant")
 
 
 def _at_once(method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(contextvars.copy_context().run, method, *arguments, **options).result()
+    if isinstance(found, Stream):
+        return PresentedStream(found)
     return Presented(found) if isinstance(found, _TWINS) else found
+
+
+class PresentedStream:
+    """A synchronous stream as an asynchronous one."""
+
+    def __init__(self, found: Stream[Any]) -> None:
+        self._found = found
+
+    def __aiter__(self) -> PresentedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        row = await in_thread(next, self._found, StopAsyncIteration)
+        if row is StopAsyncIteration:
+            raise StopAsyncIteration
+        return row
+
+    async def next_batch(self) -> list[Any]:
+        rows: list[Any] = await in_thread(self._found.next_batch)
+        return rows
+
+    async def batches(self) -> AsyncIterator[list[Any]]:
+        while rows := await self.next_batch():
+            yield rows
+
+    async def aclose(self) -> None:
+        self._found.close()
+
+    async def __aenter__(self) -> PresentedStream:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._found.close()
 
 
 @asynccontextmanager

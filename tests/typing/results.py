@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Annotated, Any, assert_type
 
 from tenantry import (
     BulkResult,
+    Count,
     Model,
     MultiTenantSDK,
     Page,
@@ -17,6 +19,8 @@ from tenantry import (
     Record,
     Ref,
     Searchable,
+    SoftDelete,
+    Sum,
     SystemHandle,
     Tenant,
     TenantHandle,
@@ -58,6 +62,27 @@ async def reading(data: DataManager, id: uuid.UUID) -> None:
     assert_type(await data.read(Product, into=Line, distinct=True), Page[Line])
     assert_type(await data.count(Product), int)
     assert_type(await data.exists("products", {"price": 5}), bool)
+    assert_type(await data.aggregate(Product, {"n": Count(), "sum": Sum("price")}), list[Record])
+    assert_type([row async for row in data.stream(Product, lambda p: p.price < 5)], list[Product])
+    assert_type([row async for row in data.stream("products")], list[Record])
+    assert_type([row async for row in data.stream(Product, fields=["name"])], list[Record])
+    assert_type([rows async for rows in data.stream(Product, into=Line).batches()], list[list[Line]])
+
+
+class Order(SoftDelete, Model):
+    __collection__ = "orders"
+
+    number: str
+
+
+async def deleting(data: DataManager, id: uuid.UUID) -> None:
+    order = Order(number="1")
+    assert_type(order.deleted_at, dt.datetime | None)
+    assert_type(await data.read(Order, lambda o: o.number == "1", deleted="only"), Page[Order])
+    assert_type(await data.restore(order), Order)
+    assert_type(await data.restore(Order, id), Order)
+    assert_type(await data.restore("orders", id, version=2), Record)
+    assert_type(await data.purge_deleted(Order, older_than=dt.timedelta(days=30)), int)
 
 
 async def pages(data: DataManager) -> None:

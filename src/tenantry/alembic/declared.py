@@ -86,8 +86,10 @@ def metadata(models: Sequence[type[KeyedModel]], *, database: Database = "postgr
 
 def _drop_other_dialects(table: sa.Table, database: Database) -> None:
     """A revision for PostgreSQL need not say what SQLite would do."""
-    for name in [name for name in table.kwargs if not name.startswith(f"{database}_")]:
-        del table.dialect_options[name.partition("_")[0]]
+    items: list[sa.Table | sa.Index] = [table, *table.indexes]
+    for item in items:
+        for name in [name for name in item.kwargs if not name.startswith(f"{database}_")]:
+            item.dialect_options.pop(name.partition("_")[0], None)
 
 
 def declared_in(target: sa.MetaData | Sequence[sa.MetaData] | None) -> Declared | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from alembic.operations import MigrateOperation, Operations, ops, toimpl
 
 from tenantry.alembic.declared import Key, governs
@@ -64,10 +65,31 @@ class CreateIndexOnlineOp(OnlineOp):
         table_name: str,
         columns: Sequence[str],
         *,
+        unique: bool = False,
+        where: str | None = None,
         schema: str | None = None,
     ) -> None:
-        """Create an index; outside of a transaction and CONCURRENTLY where the table has rows."""
-        operations.invoke(cls(ops.CreateIndexOp(index_name, table_name, list(columns), schema=schema)))
+        """Create an index; outside of a transaction and CONCURRENTLY where the table has rows.
+
+        Args:
+            operations: Alembic's.
+            index_name: Its name.
+            table_name: The table.
+            columns: The columns.
+            unique: Whether two rows may not have the same values.
+            where: The rows that are in it, as SQL; all of them by default.
+            schema: The table's schema.
+        """
+        rows: dict[str, Any] = {} if where is None else {"postgresql_where": sa.text(where)}
+        plain = ops.CreateIndexOp(index_name, table_name, list(columns), unique=unique, schema=schema, **rows)
+        operations.invoke(cls(plain))
+
+    @property
+    def where(self) -> str | None:
+        """The rows that are in the index, as SQL."""
+        found = self.plain.kw.get("postgresql_where")
+        options = {"include_table": False, "literal_binds": True}
+        return None if found is None else str(found.compile(compile_kwargs=options))
 
 
 @Operations.register_operation("create_unique_online", "create_unique_online")
@@ -156,7 +178,9 @@ def _steps(operation: OnlineOp) -> Iterator[str]:
     schema, name = operation.key
     table = table_name(schema, name)
     if isinstance(operation, CreateIndexOnlineOp):
-        yield from _index(schema, table, plain.index_name, plain.columns, unique=False)
+        columns = [getattr(column, "name", column) for column in plain.columns]
+        unique, where = bool(plain.unique), operation.where
+        yield from _index(schema, table, plain.index_name, columns, unique=unique, where=where)
     elif isinstance(operation, CreateUniqueOnlineOp):
         constraint = quote(plain.constraint_name)
         yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {constraint}"
@@ -169,13 +193,20 @@ def _steps(operation: OnlineOp) -> Iterator[str]:
 
 
 def _index(
-    schema: str | None, table: str, name: str, columns: Sequence[str], *, unique: bool
+    schema: str | None,
+    table: str,
+    name: str,
+    columns: Sequence[str],
+    *,
+    unique: bool,
+    where: str | None = None,
 ) -> Iterator[str]:
     # A run that was killed, or met a duplicate, leaves an index that is not valid.
     yield f"DROP INDEX CONCURRENTLY IF EXISTS {table_name(schema, name)}"
     listed = ", ".join(map(quote, columns))
     kind = "UNIQUE INDEX" if unique else "INDEX"
-    yield f"CREATE {kind} CONCURRENTLY {quote(name)} ON {table} ({listed})"
+    rows = "" if where is None else f" WHERE {where}"
+    yield f"CREATE {kind} CONCURRENTLY {quote(name)} ON {table} ({listed}){rows}"
 
 
 def _foreign_key(table: str, plain: ops.CreateForeignKeyOp) -> Iterator[str]:

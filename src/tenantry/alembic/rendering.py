@@ -66,7 +66,7 @@ def _reserve(context: AutogenContext, operation: ReserveTableOp) -> str:
         expected.table,
         schema=operation.schema,
         app=list(expected.app) if expected.app else None,
-        owner=True if expected.owner else None,
+        owner=expected.owner or None,
     )
 
 
@@ -109,7 +109,9 @@ def _online(context: AutogenContext, operation: OnlineOp) -> str:
     plain: Any = operation.plain
     if isinstance(operation, CreateIndexOnlineOp):
         columns = [getattr(column, "name", column) for column in plain.columns]
-        return call("create_index_online", plain.index_name, plain.table_name, columns, schema=plain.schema)
+        names = (plain.index_name, plain.table_name, columns)
+        options = {"unique": bool(plain.unique) or None, "where": operation.where, "schema": plain.schema}
+        return call("create_index_online", *names, **options)
     if isinstance(operation, CreateUniqueOnlineOp):
         columns = [getattr(column, "name", column) for column in plain.columns]
         return call(

@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from tenantry.aggregates import MAX_GROUPS, GroupBy, Measures, parse_aggregation
 from tenantry.context import Context
 from tenantry.data.calls import Calls
 from tenantry.errors import InvalidQuery
 from tenantry.filters import Where
-from tenantry.query import Query
+from tenantry.query import Deleted, Query, parse_deleted
 from tenantry.schema import KeyedModel
 from tenantry.types import Record
 
@@ -29,6 +31,7 @@ class Aggregates(Calls):
         having: Mapping[str, Any] | None = None,
         order_by: Sequence[str] | str | None = None,
         limit: int | None = None,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> list[Record]:
         """Return a record of each group of rows; without ``group_by``, one of all rows.
@@ -41,14 +44,18 @@ class Aggregates(Calls):
             having: What groups must meet: a filter over the names of measures and groups.
             order_by: Names of measures and groups, ``-`` in front for descending. Ties are ordered by the groups.
             limit: The most groups, 1 to 10,000; without it, more than 10,000 are refused.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
             context: For an unbound manager, who asks.
 
         Raises:
             InvalidQuery: With the path to the fault.
         """
         found, _ = self._readable(collection)
-        aggregation = parse_aggregation(found, measures, where, group_by, having, order_by, limit)
-        query = Query(found, (), aggregation.filter)
+        aggregation = replace(
+            parse_aggregation(found, measures, where, group_by, having, order_by, limit),
+            deleted=parse_deleted(found, deleted),
+        )
+        query = Query(found, (), aggregation.filter, deleted=aggregation.deleted)
         scope = await self._admitted(context)
         started = time.perf_counter()
         try:

@@ -143,7 +143,7 @@ class Batches(Calls):
         result.refused.update(refused)
         ids = list(_taken_place(writes, outcomes))
         for outcome in outcomes:
-            row = outcome[0] if isinstance(outcome, list) and outcome else None
+            row = outcome[0] if isinstance(outcome, list) and outcome and task.verb != "delete" else None
             result.stored.append(found.instantiate(row) if typed and row is not None else row)
         if ids:
             self._after(task.verb, found, scope, started, ids=ids, changes={}, rows=len(ids))

@@ -16,7 +16,7 @@ from typing import Any
 
 from tenantry.data.records import new_record, now
 from tenantry.errors import FieldHidden, InvalidRecord
-from tenantry.schema import Collection, Field, KeyedModel, Kind
+from tenantry.schema import MARK, Collection, Field, KeyedModel, Kind
 from tenantry.types import Record
 
 _INT64 = 2**63
@@ -38,6 +38,8 @@ def new_records(
     moment = now()
     columns["version"] = [1] * len(rows)
     columns["created_at"] = columns["updated_at"] = [moment] * len(rows)
+    if collection.soft:
+        columns[MARK] = [None] * len(rows)
     names = tuple(columns)
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.data.aggregates import Aggregates
 from tenantry.data.bulk import Bulk
+from tenantry.data.deletes import Deletes
 from tenantry.data.reads import Reads
 from tenantry.data.searches import Searches
+from tenantry.data.streams import Streams
 from tenantry.data.units import Unit, attempts_of, check_no_unit, forget, open_unit
 from tenantry.data.writes import Writes
 from tenantry.errors import (
@@ -29,7 +31,7 @@ from tenantry.types import Record
 R = TypeVar("R")
 
 
-class DataManager(Reads, Aggregates, Searches, Writes, Bulk):
+class DataManager(Reads, Streams, Aggregates, Searches, Writes, Deletes, Bulk):
     """Reads and writes rows. Bound to a context by :meth:`bind`; unbound, each call names its context.
 
     A model class gives typed results (``read(Product) -> Page[Product]``); a name gives plain records.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tenantry.data.columns import new_records
-from tenantry.data.records import check_group, checked_version, key_of, now, validated
+from tenantry.data.records import check_group, checked_version, delete_or_mark, key_of, now, validated
 from tenantry.errors import InvalidQuery, InvalidRecord, InvalidRequest, TenantryError
 from tenantry.ports import Delete, Insert, Update, Upsert, Write
-from tenantry.schema import CARRIED, Collection, KeyedModel
+from tenantry.schema import Collection, KeyedModel
 from tenantry.types import Record
 
 Planned = list[Write | TenantryError]
@@ -30,7 +30,10 @@ def upserts(found: Collection, items: Sequence[Any], named: bool, *, group: tupl
         changes = known.get(given)
         if changes is None:
             fields = (name for name in found.fields if name in given)
-            changes = (*(name for name in fields if name not in CARRIED and name not in group), "updated_at")
+            changes = (
+                *(name for name in fields if name not in found.carried and name not in group),
+                "updated_at",
+            )
             known[given] = changes
         return Upsert(found, record, group, changes)
 
@@ -41,7 +44,7 @@ def updates(found: Collection, items: Sequence[Any], named: bool) -> Planned:
     """Return what changes each item's row: an instance sets all its fields."""
     if named:
         return [_each(lambda item: _change(found, item), item) for item in items]
-    own = [name for name in found.fields if name not in CARRIED]
+    own = [name for name in found.fields if name not in found.carried]
 
     def update(record: Record, item: KeyedModel) -> Update:
         changes = {name: record[name] for name in own}
@@ -54,11 +57,11 @@ def updates(found: Collection, items: Sequence[Any], named: bool) -> Planned:
 def deletions(found: Collection, items: Sequence[Any], named: bool) -> Planned:
     """Return what deletes each item's row."""
 
-    def deletion(item: Any) -> Delete:
+    def deletion(item: Any) -> Update | Delete:
         if named:
-            return Delete(found, key_of(found, item))
+            return delete_or_mark(found, key_of(found, item), None)
         instance = _own(found, item)
-        return Delete(found, key_of(found, instance.id), checked_version(instance.version))
+        return delete_or_mark(found, key_of(found, instance.id), checked_version(instance.version))
 
     return [_each(deletion, item) for item in items]
 

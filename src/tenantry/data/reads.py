@@ -20,7 +20,7 @@ from tenantry.errors import (
     NotFound,
 )
 from tenantry.filters import Where, parse_where
-from tenantry.query import And, Query, after, parse_limit, parse_order, total_order
+from tenantry.query import And, Deleted, Query, after, parse_deleted, parse_limit, parse_order, total_order
 from tenantry.schema import TENANT, KeyedModel
 from tenantry.shapes import Shape, extended
 from tenantry.types import Page, Record
@@ -67,6 +67,7 @@ class Reads(Calls):
         fields: Sequence[str] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[T]: ...
     @overload
@@ -79,6 +80,7 @@ class Reads(Calls):
         limit: int = 100,
         cursor: str | None = None,
         include: Sequence[str] = (),
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[M]: ...
     @overload
@@ -93,6 +95,7 @@ class Reads(Calls):
         cursor: str | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Record]: ...
     @overload
@@ -107,6 +110,7 @@ class Reads(Calls):
         fields: Sequence[str] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Record]: ...
     async def read(
@@ -121,6 +125,7 @@ class Reads(Calls):
         into: type[Any] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Any]:
         """Return a page of rows.
@@ -135,6 +140,7 @@ class Reads(Calls):
             into: Return instances of this class, made of the fields that it names.
             include: Names of references; their rows come in ``page.included[name][id]``, in one query each.
             distinct: Return equal rows once. Needs ``fields`` or ``into``.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
             context: For an unbound manager, who asks.
 
         Raises:
@@ -149,6 +155,7 @@ class Reads(Calls):
             parse_order(found, order_by),
             parse_limit(limit) + 1,
             distinct,
+            parse_deleted(found, deleted),
         )
         scope = await self._admitted(context)
         foreign = check_typed(found, scope, typed)
@@ -179,11 +186,12 @@ class Reads(Calls):
         collection: type[KeyedModel] | str,
         where: Where = None,
         *,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> int:
         """Return how many rows there are, or meet ``where``."""
         found, _ = self._readable(collection)
-        query = Query(found, (), parse_where(found, where))
+        query = Query(found, (), parse_where(found, where), deleted=parse_deleted(found, deleted))
         scope = await self._admitted(context)
         started = time.perf_counter()
         try:
@@ -199,11 +207,13 @@ class Reads(Calls):
         collection: type[KeyedModel] | str,
         where: Where = None,
         *,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> bool:
         """Return whether any row meets ``where``."""
         found, _ = self._readable(collection)
-        query = Query(found, (found.key,), parse_where(found, where), limit=1)
+        condition, deleted = parse_where(found, where), parse_deleted(found, deleted)
+        query = Query(found, (found.key,), condition, limit=1, deleted=deleted)
         scope = await self._admitted(context)
         started = time.perf_counter()
         try:

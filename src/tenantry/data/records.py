@@ -14,8 +14,8 @@ from tenantry.errors import (
     InvalidRecord,
     Unsupported,
 )
-from tenantry.ports import Insert, Purge, Update, Upsert, Write
-from tenantry.schema import Collection, KeyedModel
+from tenantry.ports import Delete, Discard, Insert, Purge, Update, Upsert, Write
+from tenantry.schema import MARK, Collection, KeyedModel
 from tenantry.types import Record
 
 M = TypeVar("M", bound=KeyedModel)
@@ -68,6 +68,8 @@ def new_record(collection: Collection, instance: KeyedModel) -> Record:
     record = collection.to_record(instance)
     record["version"] = 1
     record["created_at"] = record["updated_at"] = now()
+    if collection.soft:
+        record[MARK] = None
     return record
 
 
@@ -115,6 +117,16 @@ def trusted(write: Write) -> Write:
     return write if isinstance(write, Purge) else replace(write, trusted=True)
 
 
+def delete_or_mark(
+    collection: Collection, id: Any, version: int | None, *, permanently: bool = False
+) -> Update | Delete:
+    """Return the write that deletes a row as its collection does."""
+    if permanently or not collection.soft:
+        return Delete(collection, id, version)
+    moment = now()
+    return Update(collection, id, {MARK: moment, "updated_at": moment}, version)
+
+
 def touched(write: Write) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Return the ids of the rows that a write is about, and the values that it sets."""
     if isinstance(write, Insert):
@@ -122,6 +134,8 @@ def touched(write: Write) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return [record["id"] for record in write.records], single
     if isinstance(write, Update):
         return (write.id,), write.changes
+    if isinstance(write, Discard):
+        return write.ids, {}
     if isinstance(write, Upsert):
         return (write.record["id"],), write.record
     return (getattr(write, "id", None),), {}

@@ -21,8 +21,8 @@ from tenantry.data.records import (
 from tenantry.errors import (
     InvalidRecord,
 )
-from tenantry.ports import Delete, Insert, Update, Upsert
-from tenantry.schema import CARRIED, KeyedModel
+from tenantry.ports import Insert, Update, Upsert
+from tenantry.schema import KeyedModel
 from tenantry.types import Record
 
 
@@ -190,45 +190,7 @@ class Writes(Calls):
         check_group(found, group)
         values = new_record(found, instance)
         given = given_values(found, instance, record)
-        changes = tuple(name for name in given if name not in CARRIED and name not in group)
+        changes = tuple(name for name in given if name not in found.carried and name not in group)
         write = Upsert(found, values, group, (*changes, "updated_at"))
         rows = await self._write("upsert", found, [write], context)
         return found.instantiate(rows[0]) if typed else rows[0]
-
-    @overload
-    async def delete(self, record: KeyedModel, /, *, context: Context | None = None) -> None: ...
-    @overload
-    async def delete(
-        self,
-        collection: type[KeyedModel] | str,
-        id: Any,
-        /,
-        *,
-        version: int | None = None,
-        context: Context | None = None,
-    ) -> None: ...
-    async def delete(
-        self,
-        target: Any,
-        id: Any = None,
-        /,
-        *,
-        version: int | None = None,
-        context: Context | None = None,
-    ) -> None:
-        """Delete a row; given an instance, only if its version is stored still.
-
-        Raises:
-            NotFound: This tenant has no such row.
-            Conflict: Another writer was first.
-            ReferenceViolation: Another row refers to it.
-        """
-        if isinstance(target, KeyedModel):
-            found, _ = self._runtime.collection(type(target))
-            changes_of_instance(id, None, version)
-            id, version = target.id, target.version
-        else:
-            found, _ = self._runtime.collection(target)
-        await self._write(
-            "delete", found, [Delete(found, key_of(found, id), checked_version(version))], context
-        )

@@ -33,9 +33,9 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.internal import administers, check_rights
-from tenantry.ports import Delete, Insert, Purge, Update, Upsert, Write
-from tenantry.query import EVERYTHING, And, Comparison, Filter, Query
-from tenantry.schema import TENANT, Collection, Field
+from tenantry.ports import Delete, Discard, Insert, Purge, Update, Upsert, Write
+from tenantry.query import EVERYTHING, And, Comparison, Deleted, Filter, Query
+from tenantry.schema import MARK, TENANT, Collection, Field
 from tenantry.searching import SCORE, Search
 from tenantry.types import Record
 
@@ -116,11 +116,13 @@ class Compiler:
 
     # -- reading
 
-    def fetch(self, context: Context, collection: Collection, ids: Sequence[Any]) -> Step:
+    def fetch(
+        self, context: Context, collection: Collection, ids: Sequence[Any], deleted: Deleted = "without"
+    ) -> Step:
         """Compile the look-up of rows by id."""
         reach = self._check(context, collection, write=False)
         single = len(ids) == 1
-        key = ("fetch", collection.name, single, reach)
+        key = ("fetch", collection.name, single, reach, deleted)
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
@@ -130,7 +132,7 @@ class Compiler:
             else:
                 matches = self.dialect.any_of(column, collection.key, "p0")
             fields = tuple(collection.fields.values())
-            built = self._select(collection, fields, reach).where(matches)
+            built = self._select(collection, fields, reach, deleted).where(matches)
             statement = self._remember(key, built, collection, fields, reach)
         if single:
             encode = self._encoders[collection.name, "id"]
@@ -153,10 +155,11 @@ class Compiler:
             query.limit is not None,
             query.distinct,
             reach,
+            query.deleted,
         )
         statement = self._statements.get(key)
         if statement is None:
-            built = self._select(query.collection, query.fields, reach)
+            built = self._select(query.collection, query.fields, reach, query.deleted)
             built = built.where(self._filters.expression(query.collection, query.filter))
             table = self.tables[query.collection.name]
             for sort in query.order:
@@ -183,13 +186,13 @@ class Compiler:
             query.collection.name,
             self._filters.shape(query.collection, query.filter, values),
             reach,
+            query.deleted,
         )
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[query.collection.name]
             built = sa.select(sa.func.count().label("count")).select_from(table)
-            if reach is not _Reach.SYSTEM and query.collection.scope == "tenant":
-                built = built.where(self._tenant_predicate(table))
+            built = self._scoped(built, query.collection, reach, query.deleted)
             built = built.where(self._filters.expression(query.collection, query.filter))
             statement = self._remember(key, built, query.collection, (), _Reach.TENANT, len(values) - 1)
         return Step(statement, statement.pick(values))
@@ -205,7 +208,7 @@ class Compiler:
         statement = self._statements.get(key)
         if statement is None:
             where = self._filters.expression(search.collection, search.filter)
-            built = self._search.statement(search, where, first)
+            built = self._among(self._search.statement(search, where, first), search.collection)
             fields = (*search.collection.fields.values(), SCORE)
             statement = self._remember(
                 key, built, search.collection, fields, values=len(values) - 1, index=True
@@ -236,13 +239,12 @@ class Compiler:
         collection = aggregation.collection
         reach = self._check(context, collection, write=False)
         values: list[Any] = [_tenant_of(context)]
-        key = ("aggregate", collection.name, self._aggregates.shape(aggregation, values), reach)
+        shape = self._aggregates.shape(aggregation, values)
+        key = ("aggregate", collection.name, shape, reach, aggregation.deleted)
         statement = self._statements.get(key)
         if statement is None:
-            table = self.tables[collection.name]
-            built = self._aggregates.statement(aggregation, table)
-            if reach is not _Reach.SYSTEM and collection.scope == "tenant":
-                built = built.where(self._tenant_predicate(table))
+            built = self._aggregates.statement(aggregation, self.tables[collection.name])
+            built = self._scoped(built, collection, reach, aggregation.deleted)
             if aggregation.limit is not None:
                 built = built.limit(sa.bindparam("limit", type_=sa.BigInteger()))
             statement = self._remember(
@@ -274,7 +276,7 @@ class Compiler:
     ) -> Generator[Step, list[Any], None]:
         """Keep the words of the rows that were written; those of deleted rows go with them."""
         collection, tenant = write.collection, _tenant_of(context)
-        if isinstance(write, Delete | Purge) or (
+        if isinstance(write, Delete | Discard | Purge) or (
             isinstance(write, Update) and not concerns(collection, tuple(write.changes))
         ):
             return
@@ -328,6 +330,9 @@ class Compiler:
             if not stored:
                 raise UniqueViolation(write.collection.name, write.on)
             return stored
+        if isinstance(write, Discard):
+            step = self._discard(context, write)
+            return step.statement.records((yield step))
         step = self._update(context, write) if isinstance(write, Update) else self._delete(context, write)
         rows = yield step
         if rows:
@@ -343,10 +348,12 @@ class Compiler:
     def _still_there(self, context: Context, write: Update | Delete) -> Step:
         """Compile the look-up of a row that a write did not find at its version."""
         collection = write.collection
+        deleted = write.deleted if isinstance(write, Update) else "with"
         if write.where is EVERYTHING:
-            return self.fetch(context, collection, [write.id])
+            return self.fetch(context, collection, [write.id], deleted)
         within = And((Comparison(collection.key, "eq", write.id), write.where))
-        return self.select(context, Query(collection, (collection.fields["version"],), within))
+        version = (collection.fields["version"],)
+        return self.select(context, Query(collection, version, within, deleted=deleted))
 
     def _insert(self, context: Context, write: Insert) -> Step:
         collection = write.collection
@@ -369,7 +376,7 @@ class Compiler:
         names = tuple(write.changes)
         within: list[Any] = []
         shape = self._filters.shape(collection, write.where, within)
-        key = ("update", collection.name, names, versioned, shape)
+        key = ("update", collection.name, names, versioned, shape, write.deleted)
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
@@ -378,7 +385,7 @@ class Compiler:
             }
             changes["version"] = table.c.version + _ONE
             built = sa.update(table).values(changes)
-            built = self._one_row(built, collection, len(names), versioned, write.where)
+            built = self._one_row(built, collection, len(names), versioned, write.where, write.deleted)
             fields = tuple(collection.fields.values())
             built = built.returning(*(table.c[field.name] for field in fields))
             number = len(names) + 1 + versioned + len(within)
@@ -395,7 +402,7 @@ class Compiler:
         statement = self._statements.get(key)
         if statement is None:
             table = self.tables[collection.name]
-            built = self._one_row(sa.delete(table), collection, 0, versioned, write.where)
+            built = self._one_row(sa.delete(table), collection, 0, versioned, write.where, "with")
             built = built.returning(table.c.version)
             version = (collection.fields["version"],)
             number = 1 + versioned + len(within)
@@ -434,8 +441,29 @@ class Compiler:
             within = self._filters.expression(
                 collection, write.where, itertools.count(len(collection.fields))
             )
-        update = insert.on_conflict_do_update(index_elements=target, set_=changes, where=within)
+        live = table.c[MARK].is_(None) if collection.soft else None
+        # The key is unique among all rows; the other groups are, among those that live.
+        partial = None if write.on == ("id",) else live
+        met = [part for part in (within, live) if part is not None]
+        update = insert.on_conflict_do_update(
+            index_elements=target, index_where=partial, set_=changes, where=sa.and_(*met) if met else None
+        )
         return update.returning(*(table.c[name] for name in collection.fields))
+
+    def _discard(self, context: Context, write: Discard) -> Step:
+        collection, mark = write.collection, write.collection.fields[MARK]
+        self._check(context, collection, write=True)
+        key = ("discard", collection.name)
+        statement = self._statements.get(key)
+        if statement is None:
+            table = self.tables[collection.name]
+            built = self._scoped(sa.delete(table), collection, _Reach.TENANT, "only")
+            built = built.where(self.dialect.any_of(table.c.id, collection.key, "p0"))
+            built = built.where(table.c[MARK] < self._param(mark, "p1")).returning(table.c.id)
+            statement = self._remember(key, built, collection, (collection.key,), values=2)
+        ids = self.dialect.encode_items(collection.key, write.ids)
+        before = self._encode(collection, (MARK,), {MARK: write.before})
+        return Step(statement, statement.pick((_tenant_of(context), ids, *before)))
 
     def _purge(self, context: Context, write: Purge) -> Generator[Step, list[Any], list[Record]]:
         collection = write.collection
@@ -449,7 +477,7 @@ class Compiler:
             table = self.tables[collection.name]
             built = sa.delete(table).where(self._tenant_predicate(table))
             statement = self._remember(key, built, collection, ())
-        count = self.count(context, Query(collection, ()))
+        count = self.count(context, Query(collection, (), deleted="with"))
         before = (yield count)[0][0]
         yield Step(statement, statement.pick((context.tenant_id,)))
         remaining = (yield count)[0][0]
@@ -476,26 +504,49 @@ class Compiler:
         check_rights(context, collection, write=write)
         return _Reach.TENANT
 
-    def _select(self, collection: Collection, fields: tuple[Field, ...], reach: _Reach) -> sa.Select[Any]:
+    def _select(
+        self, collection: Collection, fields: tuple[Field, ...], reach: _Reach, deleted: Deleted
+    ) -> sa.Select[Any]:
         table = self.tables[collection.name]
         columns = [table.c[field.name] for field in fields]
-        if collection.scope != "tenant":
-            return sa.select(*columns)
-        if reach is not _Reach.TENANT:
+        if collection.scope == "tenant" and reach is not _Reach.TENANT:
             columns.insert(0, table.c.tenant_id)
-        if reach is _Reach.SYSTEM:
-            return sa.select(*columns)
-        return sa.select(*columns).where(self._tenant_predicate(table))
+        scoped: sa.Select[Any] = self._scoped(sa.select(*columns), collection, reach, deleted)
+        return scoped
+
+    def _scoped(
+        self,
+        built: Any,
+        collection: Collection,
+        reach: _Reach = _Reach.TENANT,
+        deleted: Deleted = "without",
+    ) -> Any:
+        """Add whose rows a statement reaches, and whether those that are marked as deleted are among them."""
+        table = self.tables[collection.name]
+        if collection.scope == "tenant" and reach is not _Reach.SYSTEM:
+            built = built.where(self._tenant_predicate(table))
+        return self._among(built, collection, deleted)
+
+    def _among(self, built: Any, collection: Collection, deleted: Deleted = "without") -> Any:
+        if collection.soft and deleted != "with":
+            live = self.tables[collection.name].c[MARK].is_(None)
+            built = built.where(live if deleted == "without" else sa.not_(live))
+        return built
 
     def _tenant_predicate(self, table: sa.FromClause) -> ColumnElement[bool]:
         return table.c.tenant_id == self._param(TENANT, _TENANT)
 
     def _one_row(
-        self, built: Any, collection: Collection, position: int, versioned: bool, within: Filter
+        self,
+        built: Any,
+        collection: Collection,
+        position: int,
+        versioned: bool,
+        within: Filter,
+        deleted: Deleted,
     ) -> Any:
         table = self.tables[collection.name]
-        if collection.scope == "tenant":
-            built = built.where(self._tenant_predicate(table))
+        built = self._scoped(built, collection, _Reach.TENANT, deleted)
         built = built.where(table.c.id == self._param(collection.key, f"p{position}"))
         if versioned:
             version = self._param(collection.fields["version"], f"p{position + 1}")

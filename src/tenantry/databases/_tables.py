@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from tenantry.databases._dialect import SQLDialect
 from tenantry.errors import SchemaError
 from tenantry.ports import Index
-from tenantry.schema import TENANT, Collection, Field, Kind
+from tenantry.schema import MARK, TENANT, Collection, Field, Kind
 from tenantry.searching import searchable_fields
 
 TERM = Field("term", Kind.TEXT)
@@ -121,11 +121,17 @@ class Tables(Mapping[str, sa.Table]):
         first = ("tenant_id",) if tenant else ()
         name = collection.name.removeprefix("tenantry_") if schema else collection.name
         columns.append(sa.PrimaryKeyConstraint(*first, "id", name=f"{name}_pkey"))
-        columns.extend(
-            sa.UniqueConstraint(*first, *group, name=_name(name, group, "key")) for group in collection.unique
-        )
+        if not collection.soft:
+            columns.extend(
+                sa.UniqueConstraint(*first, *group, name=_name(name, group, "key"))
+                for group in collection.unique
+            )
         columns.extend(self._foreign_keys(collection, first))
         table = sa.Table(name, self.metadata, *columns, schema=schema, sqlite_with_rowid=False)
+        for group in collection.unique if collection.soft else ():
+            live = table.c[MARK].is_(None)
+            parts = (table.c[part] for part in (*first, *group))
+            sa.Index(_name(name, group, "key"), *parts, unique=True, postgresql_where=live, sqlite_where=live)
         for group in collection.indexes:
             sa.Index(_name(name, group, "idx"), *(table.c[part] for part in (*first, *group)))
         for group in collection.across:

@@ -34,6 +34,7 @@ from tenantry.ports import (
     REFUSALS,
     Capability,
     Delete,
+    Discard,
     Executor,
     Insert,
     Isolation,
@@ -43,8 +44,8 @@ from tenantry.ports import (
     Upsert,
     Write,
 )
-from tenantry.query import Query, Sort
-from tenantry.schema import Collection, Field, Kind
+from tenantry.query import Deleted, Query, Sort
+from tenantry.schema import MARK, Collection, Field, Kind
 from tenantry.searching import SCORE, Search, searchable_fields
 from tenantry.types import Record
 from tenantry.words import ranks
@@ -107,7 +108,8 @@ class MemoryAdapter:
 
     async def select(self, context: Context, query: Query) -> list[Record]:
         """Return the rows of ``query``."""
-        rows = [row for row in self._visible(context, query.collection) if holds(query.filter, row)]
+        visible = self._visible(context, query.collection, query.deleted)
+        rows = [row for row in visible if holds(query.filter, row)]
         for sort in reversed(query.order):
             rows.sort(key=_sort_key(sort), reverse=sort.descending)
         names = [field.name for field in query.fields]
@@ -120,7 +122,8 @@ class MemoryAdapter:
 
     async def count(self, context: Context, query: Query) -> int:
         """Return how many rows meet the filter of ``query``."""
-        return sum(holds(query.filter, row) for row in self._visible(context, query.collection))
+        visible = self._visible(context, query.collection, query.deleted)
+        return sum(holds(query.filter, row) for row in visible)
 
     async def search(self, context: Context, search: Search) -> list[Record]:
         """Return the rows that a search finds, the best first."""
@@ -142,7 +145,7 @@ class MemoryAdapter:
 
     async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
         """Return the groups of ``aggregation``."""
-        rows = self._visible(context, aggregation.collection)
+        rows = self._visible(context, aggregation.collection, aggregation.deleted)
         groups = grouped(aggregation, [row for row in rows if holds(aggregation.filter, row)])
         for sort in reversed(aggregation.order):
             groups.sort(key=_sort_key(sort), reverse=sort.descending)
@@ -249,8 +252,13 @@ class MemoryAdapter:
         except REFUSALS as error:
             return error
 
-    def _visible(self, context: Context, collection: Collection) -> list[Record]:
+    def _visible(
+        self, context: Context, collection: Collection, deleted: Deleted = "without"
+    ) -> list[Record]:
         """Return the rows that the context may read, themselves."""
+        return [row for row in self._reachable(context, collection) if _meant(collection, row, deleted)]
+
+    def _reachable(self, context: Context, collection: Collection) -> list[Record]:
         own = self._rows(context, collection).values()
         if isinstance(context, SystemContext) and collection.scope == "tenant":
             return [
@@ -293,8 +301,12 @@ class MemoryAdapter:
             return [self._insert(context, write.collection, rows, record) for record in write.records]
         if isinstance(write, Upsert):
             return [self._upsert(context, rows, write)]
+        if isinstance(write, Discard):
+            return self._discard(context, rows, write)
         current = rows.get(write.id)
-        if current is None or not holds(write.where, current):
+        deleted = write.deleted if isinstance(write, Update) else "with"
+        meant = current is not None and _meant(write.collection, current, deleted)
+        if current is None or not meant or not holds(write.where, current):
             raise NotFound(write.collection.name, write.id)
         if write.expected_version not in (None, current["version"]):
             raise Conflict(
@@ -304,7 +316,7 @@ class MemoryAdapter:
                 current=current["version"],
             )
         if isinstance(write, Delete):
-            self._delete(context, write.collection, write.id)
+            self._delete(context, write.collection, [write.id])
             return []
         return [self._update(context, write, rows, current)]
 
@@ -317,6 +329,12 @@ class MemoryAdapter:
         rows = self._tables.pop((write.collection.name, context.tenant_id), {})
         return [{"deleted": len(rows), "remaining": 0}]
 
+    def _discard(self, context: Context, rows: Rows, write: Discard) -> list[Record]:
+        marked = [id for id in write.ids if id in rows and _marked(write.collection, rows[id])]
+        doomed = [id for id in marked if rows[id][MARK] < write.before]
+        self._delete(context, write.collection, doomed)
+        return [{"id": id} for id in doomed]
+
     def _insert(self, context: Context, collection: Collection, rows: Rows, record: Record) -> Record:
         if record["id"] in rows:
             raise UniqueViolation(collection.name, ["id"])
@@ -328,7 +346,8 @@ class MemoryAdapter:
 
     def _upsert(self, context: Context, rows: Rows, write: Upsert) -> Record:
         key = [write.record[name] for name in write.on]
-        taken = [row for row in rows.values() if [row[name] for name in write.on] == key]
+        same = [row for row in rows.values() if [row[name] for name in write.on] == key]
+        taken = [row for row in same if not _marked(write.collection, row)]
         if not taken or None in key:
             return self._insert(context, write.collection, rows, write.record)
         if not holds(write.where, taken[0]):
@@ -337,11 +356,8 @@ class MemoryAdapter:
         return self._update(context, Update(write.collection, taken[0]["id"], changes), rows, taken[0])
 
     def _put(self, context: Context, collection: Collection, rows: Rows, record: Record) -> Record:
-        for group in collection.unique:
-            values = [record[name] for name in group]
-            others = (row for row in rows.values() if row["id"] != record["id"])
-            if None not in values and any([row[name] for name in group] == values for row in others):
-                raise UniqueViolation(collection.name, group)
+        if not _marked(collection, record):
+            self._check_unique(collection, rows, record)
         for field in collection.fields.values():
             if field.ref is not None and field.ref.enforced and record[field.name] is not None:
                 target = self._rows(context, self._collections[field.ref.collection])
@@ -351,10 +367,17 @@ class MemoryAdapter:
         rows[record["id"]] = record
         return record
 
-    def _delete(self, context: Context, collection: Collection, id: Any) -> None:
-        """Delete a row and what cascades from it, unless a row that stays refers to one of them."""
+    def _check_unique(self, collection: Collection, rows: Rows, record: Record) -> None:
+        others = [row for row in rows.values() if row["id"] != record["id"] and not _marked(collection, row)]
+        for group in collection.unique:
+            values = [record[name] for name in group]
+            if None not in values and any([row[name] for name in group] == values for row in others):
+                raise UniqueViolation(collection.name, group)
+
+    def _delete(self, context: Context, collection: Collection, ids: Sequence[Any]) -> None:
+        """Delete rows and what cascades from them, unless a row that stays refers to one of them."""
         tenant = context.tenant_id if collection.scope == "tenant" else None
-        doomed: list[tuple[str, str | None, Any]] = [(collection.name, tenant, id)]
+        doomed: list[tuple[str, str | None, Any]] = [(collection.name, tenant, id) for id in ids]
         for target in doomed:  # it grows meanwhile
             found = self._referring(*target)
             doomed += [row for row, field in found if _cascades(field) and row not in doomed]
@@ -425,6 +448,14 @@ class _Transaction:
             raise Closed("This transaction is over.", fix="Use it inside its `async with` block.")
         if context != self._context:
             raise ContextMismatch("This transaction belongs to another tenant.")
+
+
+def _marked(collection: Collection, row: Record) -> bool:
+    return collection.soft and row[MARK] is not None
+
+
+def _meant(collection: Collection, row: Record, deleted: Deleted) -> bool:
+    return deleted == "with" or _marked(collection, row) is (deleted == "only")
 
 
 def _size(record: Record) -> int:

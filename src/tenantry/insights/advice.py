@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from tenantry.insights.candidates import Candidate, Need, candidates, need_of, served_by
+from tenantry.insights.candidates import Candidate, Need, candidates, declaration, need_of, served_by
 from tenantry.insights.counts import Counted
 from tenantry.insights.histogram import percentile
 from tenantry.insights.report import Finding
 from tenantry.ports import Catalog, Index, Indexes
-from tenantry.schema import TENANT, Collection, Field
+from tenantry.schema import Collection, Field
 
 MANY_SCANNED: Final = 500
 """So many rows may be looked at without anybody minding."""
@@ -227,49 +226,6 @@ def _large(item: Counted) -> Iterator[Finding]:
         fix="Ask for the fields that are needed (fields=…), or for a page that somebody looks at (limit=…).",
         shapes=(shape.text,),
     )
-
-
-def unused(
-    catalog: Catalog, seen: Mapping[str, tuple[dt.datetime, int]], now: dt.datetime, after: dt.timedelta
-) -> Iterator[Index]:
-    """Yield the indexes that nothing has used for as long as ``after``, and that nothing depends on.
-
-    Args:
-        catalog: The indexes there are.
-        seen: For each by its name, since when it is watched, and how often it had been used by then.
-        now: Now.
-        after: How long they must have been watched.
-    """
-    for index in catalog.indexes:
-        if index.required or index.scans is None or index.name not in seen:
-            continue
-        since, scans = seen[index.name]
-        if index.scans == scans and now - since >= after:
-            yield index
-
-
-def unused_finding(index: Index, ddl: str, since: dt.datetime) -> Finding:
-    """Return the advice to drop an index."""
-    fields = [name for name in index.columns if name != TENANT.name]
-    size = "" if index.size is None else f" It takes {index.size / 1024**2:,.1f} MB, and every write."
-    return Finding(
-        severity="info",
-        code="unused-index",
-        subject=index.name,
-        message=f"No query has used it since {since:%Y-%m-%d %H:%M} UTC.{size}",
-        fix="Drop it, unless a replica or a yearly report needs it.",
-        ddl=ddl,
-        model=f"Take Indexed, or the group in __indexes__, from {', '.join(fields)} of {index.table!r}.",
-        index=index,
-    )
-
-
-def declaration(collection: Collection, fields: Sequence[str]) -> str:
-    """Return what declares an index in the model."""
-    if len(fields) == 1:
-        return f"{collection.model.__name__}.{fields[0]}: Annotated[…, Indexed]"
-    groups = (*map(tuple, collection.model.__indexes__), tuple(fields))
-    return f"{collection.model.__name__}.__indexes__ = {groups!r}".replace("'", '"')
 
 
 def _looked_at(item: Counted) -> str:

@@ -147,3 +147,11 @@ def without_tenant(index: Index) -> tuple[str, ...]:
 def _has_key(need: Need, existing: Iterable[Index]) -> bool:
     """Whether equality on a key leads to one row anyway."""
     return any(index.unique and set(without_tenant(index)) <= need.equal for index in existing)
+
+
+def declaration(collection: Collection, fields: Sequence[str]) -> str:
+    """Return what declares an index in the model."""
+    if len(fields) == 1:
+        return f"{collection.model.__name__}.{fields[0]}: Annotated[…, Indexed]"
+    groups = (*map(tuple, collection.model.__indexes__), tuple(fields))
+    return f"{collection.model.__name__}.__indexes__ = {groups!r}".replace("'", '"')

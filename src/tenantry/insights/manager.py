@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 
 from tenantry.errors import Unsupported
-from tenantry.insights.advice import Adviser, unused, unused_finding
+from tenantry.insights.advice import Adviser
 from tenantry.insights.counts import Counted
 from tenantry.insights.report import Finding, Report, ShapeReport
 from tenantry.insights.store import RETENTION
+from tenantry.insights.unused import unused, unused_finding
 from tenantry.insights.watch import Watch, now
 from tenantry.ports import Catalog, Indexes, Progress
 from tenantry.schema import Collection

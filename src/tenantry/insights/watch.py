@@ -68,6 +68,7 @@ class Watch:
             admits: Whether a tenant is served, as far as is known without looking.
         """
         self._reset()
+        self._task = None  # in a child process, what is left of the parent's
         self._database, self._admits, self.store = database, admits, Store(database)
 
     def observe(self, operation: Operation) -> None:

@@ -5,6 +5,7 @@ Written by `python -m scripts.sync`; do not edit.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
@@ -17,8 +18,10 @@ from tenantry.data.manager import R
 from tenantry.data.records import M, T
 from tenantry.filters import Where
 from tenantry.ports import Isolation
+from tenantry.query import Deleted
 from tenantry.schema import KeyedModel
 from tenantry.sync.bound import Block, Bound, run_again
+from tenantry.sync.streams import Stream
 from tenantry.types import BulkResult, Hit, Page, Record
 
 
@@ -56,6 +59,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         fields: Sequence[str] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[T]: ...
 
@@ -69,6 +73,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         limit: int = 100,
         cursor: str | None = None,
         include: Sequence[str] = (),
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[M]: ...
 
@@ -84,6 +89,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         cursor: str | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Record]: ...
 
@@ -99,6 +105,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         fields: Sequence[str] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Record]: ...
 
@@ -114,6 +121,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         into: type[Any] | None = None,
         include: Sequence[str] = (),
         distinct: bool = False,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> Page[Any]:
         """Return a page of rows.
@@ -128,6 +136,7 @@ class DataManager(Bound[asynchronous.DataManager]):
             into: Return instances of this class, made of the fields that it names.
             include: Names of references; their rows come in ``page.included[name][id]``, in one query each.
             distinct: Return equal rows once. Needs ``fields`` or ``into``.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
             context: For an unbound manager, who asks.
 
         Raises:
@@ -144,22 +153,128 @@ class DataManager(Bound[asynchronous.DataManager]):
                 into=into,
                 include=include,
                 distinct=distinct,
+                deleted=deleted,
                 context=context,
             )
         )
         return result
 
     def count(
-        self, collection: type[KeyedModel] | str, where: Where = None, *, context: Context | None = None
+        self,
+        collection: type[KeyedModel] | str,
+        where: Where = None,
+        *,
+        deleted: Deleted = "without",
+        context: Context | None = None,
     ) -> int:
         """Return how many rows there are, or meet ``where``."""
-        return self._run(lambda it: it.count(collection, where, context=context))
+        return self._run(lambda it: it.count(collection, where, deleted=deleted, context=context))
 
     def exists(
-        self, collection: type[KeyedModel] | str, where: Where = None, *, context: Context | None = None
+        self,
+        collection: type[KeyedModel] | str,
+        where: Where = None,
+        *,
+        deleted: Deleted = "without",
+        context: Context | None = None,
     ) -> bool:
         """Return whether any row meets ``where``."""
-        return self._run(lambda it: it.exists(collection, where, context=context))
+        return self._run(lambda it: it.exists(collection, where, deleted=deleted, context=context))
+
+    @overload
+    def stream(
+        self,
+        collection: type[KeyedModel] | str,
+        where: Where = None,
+        *,
+        into: type[T],
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        deleted: Deleted = "without",
+        context: Context | None = None,
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: type[M],
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        *,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        deleted: Deleted = "without",
+        context: Context | None = None,
+    ) -> Stream[M]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: type[M],
+        where: Callable[[M], bool] | Mapping[str, Any] | None = None,
+        *,
+        fields: Sequence[str],
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        deleted: Deleted = "without",
+        context: Context | None = None,
+    ) -> Stream[Record]: ...
+
+    @overload
+    def stream(
+        self,
+        collection: str,
+        where: Where = None,
+        *,
+        fields: Sequence[str] | None = None,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        deleted: Deleted = "without",
+        context: Context | None = None,
+    ) -> Stream[Record]: ...
+
+    def stream(
+        self,
+        collection: Any,
+        where: Any = None,
+        *,
+        order_by: Sequence[str] | str | None = None,
+        batch_size: int = 500,
+        deleted: Deleted = "without",
+        fields: Sequence[str] | None = None,
+        into: type[Any] | None = None,
+        context: Context | None = None,
+    ) -> Stream[Any]:
+        """Return all rows, one after the other, in bounded memory.
+
+        Rows are read in batches as they are consumed. One that was there all the time, and whose sort keys did not
+        change, comes exactly once, whatever others write meanwhile.
+
+        Args:
+            collection: A model, for typed results, or a name, for plain records.
+            where: As for :meth:`read`.
+            order_by: Field names, ``-`` in front for descending. Ties are broken by id.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
+            batch_size: The most rows to hold at a time, 1 to 10,000.
+            fields: Return plain records of these fields only.
+            into: Return instances of this class, made of the fields that it names.
+            context: For an unbound manager, who asks.
+
+        Raises:
+            InvalidQuery: With the path to the fault; at once, while other errors come with the first row.
+        """
+        return Stream(
+            self,
+            lambda it: it.stream(
+                collection,
+                where,
+                order_by=order_by,
+                batch_size=batch_size,
+                deleted=deleted,
+                fields=fields,
+                into=into,
+                context=context,
+            ),
+        )
 
     def aggregate(
         self,
@@ -171,6 +286,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         having: Mapping[str, Any] | None = None,
         order_by: Sequence[str] | str | None = None,
         limit: int | None = None,
+        deleted: Deleted = "without",
         context: Context | None = None,
     ) -> list[Record]:
         """Return a record of each group of rows; without ``group_by``, one of all rows.
@@ -183,6 +299,7 @@ class DataManager(Bound[asynchronous.DataManager]):
             having: What groups must meet: a filter over the names of measures and groups.
             order_by: Names of measures and groups, ``-`` in front for descending. Ties are ordered by the groups.
             limit: The most groups, 1 to 10,000; without it, more than 10,000 are refused.
+            deleted: ``with`` rows that are marked as deleted, or those ``only``.
             context: For an unbound manager, who asks.
 
         Raises:
@@ -197,6 +314,7 @@ class DataManager(Bound[asynchronous.DataManager]):
                 having=having,
                 order_by=order_by,
                 limit=limit,
+                deleted=deleted,
                 context=context,
             )
         )
@@ -429,7 +547,9 @@ class DataManager(Bound[asynchronous.DataManager]):
         return self._pass_on(lambda it: it.upsert(target, record, on=on, context=context))
 
     @overload
-    def delete(self, record: KeyedModel, /, *, context: Context | None = None) -> None: ...
+    def delete(
+        self, record: KeyedModel, /, *, permanently: bool = False, context: Context | None = None
+    ) -> None: ...
 
     @overload
     def delete(
@@ -439,20 +559,77 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         version: int | None = None,
+        permanently: bool = False,
         context: Context | None = None,
     ) -> None: ...
 
     def delete(
-        self, target: Any, id: Any = None, /, *, version: int | None = None, context: Context | None = None
+        self,
+        target: Any,
+        id: Any = None,
+        /,
+        *,
+        version: int | None = None,
+        permanently: bool = False,
+        context: Context | None = None,
     ) -> None:
         """Delete a row; given an instance, only if its version is stored still.
+
+        Where the model derives from :class:`~tenantry.SoftDelete`, the row is marked and stays, until it is restored,
+        or deleted ``permanently``; what refers to it keeps doing so.
 
         Raises:
             NotFound: This tenant has no such row.
             Conflict: Another writer was first.
-            ReferenceViolation: Another row refers to it.
+            ReferenceViolation: Another row refers to it, and it is not only marked.
         """
-        self._pass_on(lambda it: it.delete(target, id, version=version, context=context))
+        self._pass_on(
+            lambda it: it.delete(target, id, version=version, permanently=permanently, context=context)
+        )
+
+    @overload
+    def restore(self, record: M, /, *, context: Context | None = None) -> M: ...
+
+    @overload
+    def restore(
+        self, collection: type[M], id: Any, /, *, version: int | None = None, context: Context | None = None
+    ) -> M: ...
+
+    @overload
+    def restore(
+        self, collection: str, id: Any, /, *, version: int | None = None, context: Context | None = None
+    ) -> Record: ...
+
+    def restore(
+        self, target: Any, id: Any = None, /, *, version: int | None = None, context: Context | None = None
+    ) -> Any:
+        """Bring back a row that is marked as deleted, and return it as stored.
+
+        Raises:
+            NotFound: This tenant has no such row, or it is not deleted.
+            Conflict: Another writer was first.
+            UniqueViolation: A unique value of it has been taken meanwhile.
+        """
+        return self._pass_on(lambda it: it.restore(target, id, version=version, context=context))
+
+    def purge_deleted(
+        self,
+        collection: type[KeyedModel] | str,
+        *,
+        older_than: dt.timedelta,
+        batch_size: int = 500,
+        context: Context | None = None,
+    ) -> int:
+        """Delete for good what was marked as deleted more than ``older_than`` ago. Return how many rows that were.
+
+        It goes in batches, each of which is a transaction, and may be repeated after any failure. A row that another
+        row refers to stays, as does one that is restored meanwhile.
+        """
+        return self._run(
+            lambda it: it.purge_deleted(
+                collection, older_than=older_than, batch_size=batch_size, context=context
+            )
+        )
 
     @overload
     def bulk_create(

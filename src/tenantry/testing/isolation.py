@@ -25,10 +25,12 @@ from tenantry.errors import (
 from tenantry.ports import Capability
 from tenantry.schema import Collection, Field, KeyedModel, Kind
 from tenantry.sdk import MultiTenantSDK, TenantHandle
+from tenantry.searching import searchable_fields
 from tenantry.tenants import children_first
 from tenantry.testing.canaries import Canaries, Factory
 from tenantry.testing.cleanup import forget
 from tenantry.types import Record
+from tenantry.words import words
 
 _SHOWN = 25  # leaks; one guard that is missing shows in many ways
 _OWN, _TWIN = 1, 2  # numbers of the canary rows: one with an id of its own, one whose id both tenants have
@@ -229,6 +231,13 @@ class _Check:
         )
         distinct = await data.read(name, fields=["id", "version"], distinct=True, limit=10_000)
         self._expect(len(distinct) == 2, collection, f"{who} reads rows of {other.name} by distinct{how}")
+        for text in _texts(collection, mine[0]):
+            hits = await data.search(name, text, limit=10_000, typos=True)
+            self._expect(
+                _within([hit.row for hit in hits], mine),
+                collection,
+                f"{who} finds rows of {other.name} by search{how}",
+            )
 
     async def _refused(
         self,
@@ -305,7 +314,7 @@ class _Check:
                 continue
             self._expect(stored.version == 1, collection, f"{who} changes a row of {other.name} by {verb}")
             try:
-                await data.delete(stored)
+                await data.delete(stored, permanently=True)
             except TenantryError as error:
                 self.leaks.append(f"{collection.name}: {who} cannot delete what it stored by {verb}: {error}")
 
@@ -387,6 +396,12 @@ def _wheres(collection: Collection, mine: Record, foreign: Record) -> list[tuple
         else:
             wheres.append((item.name, {item.name: value}))
     return wheres
+
+
+def _texts(collection: Collection, row: Record) -> list[str]:
+    """Return what finds a row by each of its searchable fields."""
+    found = (words(row[field.name] or "") for field in searchable_fields(collection))
+    return [cut[0] for cut in found if cut]
 
 
 def _orders(collection: Collection) -> list[str]:

@@ -29,6 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tenantry.data import DataManager
 from tenantry.errors import Conflict, InvalidQuery, NotFound, TenantryError, UniqueViolation
+from tenantry.schema import MARK
 from tenantry.sdk import MultiTenantSDK
 from tenantry.testing.cleanup import forget
 from tenantry.testing.conformance.setting import fresh
@@ -231,7 +232,10 @@ def comparable(value: Any) -> Any:
     if isinstance(value, Hit):
         return comparable(value.row), value.score, comparable(value.highlights)
     if isinstance(value, Mapping):
-        return {str(key): comparable(item) for key, item in value.items() if key not in _UNTOLD}
+        told = {
+            key: item is None if key == MARK else item for key, item in value.items() if key not in _UNTOLD
+        }
+        return {str(key): comparable(item) for key, item in told.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [comparable(item) for item in value]
     if isinstance(value, uuid.UUID | Decimal | enum.Enum):

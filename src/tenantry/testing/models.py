@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import pydantic
 
-from tenantry.schema import Indexed, KeyedModel, Model, Ref, Searchable, Shared, Unique
+from tenantry.schema import Indexed, KeyedModel, Model, Ref, Searchable, Shared, SoftDelete, Unique
 
 Money = Annotated[Decimal, pydantic.Field(max_digits=12, decimal_places=2)]
 
@@ -135,6 +135,27 @@ class Article(Model):
     body: Annotated[str | None, Searchable] = None
 
 
+class Ticket(SoftDelete, Model):
+    """Its rows are marked when they are deleted; its unique values are those of the rows that live."""
+
+    __collection__ = "tickets"
+    __unique__: ClassVar[tuple[tuple[str, ...], ...]] = (("title", "copies"),)
+
+    number: Annotated[str | None, Unique] = None
+    title: Annotated[str, Searchable] = ""
+    copies: int = 0
+    parent_id: Annotated[uuid.UUID | None, Ref("tickets")] = None
+
+
+class Reply(Model):
+    """Goes when its ticket goes for good."""
+
+    __collection__ = "replies"
+
+    ticket_id: Annotated[uuid.UUID | None, Ref("tickets", on_delete="cascade")] = None
+    stars: int = 0
+
+
 class Clause(Model):
     """Its table and columns are named like words of SQL, and like the parameters that a compiler may use."""
 
@@ -161,5 +182,7 @@ MODELS: tuple[type[KeyedModel], ...] = (
     Folder,
     Note,
     Article,
+    Ticket,
+    Reply,
     Clause,
 )

@@ -20,8 +20,10 @@ from tenantry.testing.models import (
     Folder,
     Mention,
     Note,
+    Reply,
     Review,
     Sample,
+    Ticket,
 )
 from tenantry.types import Page
 
@@ -41,7 +43,8 @@ _MOMENTS = [
 _LEAVES = [True, False, 0, 1, 1.5, "", "a", "😀"]
 SHARED = [Country(id="at", name="Austria"), Country(id="fr", name="France")]
 MODELS = {
-    model.__collection__: model for model in (Article, Author, Book, Review, Mention, Folder, Note, Sample)
+    model.__collection__: model
+    for model in (Article, Author, Book, Review, Mention, Folder, Note, Sample, Ticket, Reply)
 }
 
 
@@ -83,6 +86,13 @@ FIELDS: dict[str, dict[str, Throw]] = {
     "mentions": {"book_id": one_of(None, *IDS), "country": one_of(None, *_COUNTRIES)},
     "folders": {"parent_id": one_of(None, 1, 2, 3, 4)},
     "notes": {"text": one_of(*TEXTS)},
+    "tickets": {
+        "number": one_of(None, "1", "2"),
+        "title": one_of("a", "b"),
+        "copies": one_of(0, 1),
+        "parent_id": one_of(None, None, *IDS),
+    },
+    "replies": {"ticket_id": one_of(None, *IDS), "stars": one_of(0, 1, 2)},
     "samples": {
         "label": one_of(None, *TEXTS),
         "number": one_of(None, *_INTEGERS),
@@ -99,13 +109,19 @@ FIELDS: dict[str, dict[str, Throw]] = {
     },
 }
 _REQUIRED = {"articles": ["title"], "authors": ["name"], "books": ["title"], "reviews": ["book_id"]}
-_KEYS: dict[str, list[list[str]]] = {"books": [["id"], ["isbn"], ["author_id", "title"]]}
+_KEYS: dict[str, list[list[str]]] = {
+    "books": [["id"], ["isbn"], ["author_id", "title"]],
+    "tickets": [["id"], ["number"], ["title", "copies"]],
+}
+_SOFT = ("tickets",)
 _RELATIONS = {
     "authors": "country",
     "books": "author",
     "reviews": "book",
     "mentions": "book",
     "folders": "parent",
+    "tickets": "parent",
+    "replies": "ticket",
 }
 _IDS: dict[str, Throw] = {"notes": one_of(*TEXTS[:4]), "folders": one_of(1, 2, 3, 4)}
 _UNORDERED = ("data", "labels", "numbers")
@@ -121,6 +137,8 @@ class Op:
 
     async def run(self, data: DataManager) -> Any:
         """Make the call. A read follows its cursors to the end."""
+        if self.verb == "stream":
+            return [row async for row in data.stream(*self.arguments, **self.options)]
         if self.verb != "read":
             return await getattr(data, self.verb)(*self.arguments, **self.options)
         pages: list[Page[Any]] = []
@@ -246,7 +264,29 @@ def _upsert(dice: Dice, collection: str) -> Op:
 
 
 def _delete(dice: Dice, collection: str) -> Op:
-    return Op("delete", (collection, _id(dice, collection)), {"version": dice.choice([None, None, 1, 2, 3])})
+    options: dict[str, Any] = {"version": dice.choice([None, None, 1, 2, 3])}
+    if dice.random() < 0.2:
+        options["permanently"] = True
+    return Op("delete", (collection, _id(dice, collection)), options)
+
+
+def _soft(dice: Dice, collection: str) -> Op:
+    """Return a call that only collections with soft deletion know, or a refusal of another."""
+    collection = dice.choice([*_SOFT * 9, collection])
+    kind = dice.randint(0, 5)
+    if kind == 0:
+        options = {"older_than": dt.timedelta(), "batch_size": dice.choice([1, 2, 9])}
+        return Op("purge_deleted", (collection,), options)
+    if kind < 3:
+        return _delete(dice, collection)
+    id = _id(dice, collection)
+    return Op(
+        "restore", (dice.choice([collection, MODELS[collection]]), id), {"version": dice.choice([None, 2])}
+    )
+
+
+def _which(dice: Dice, collection: str) -> dict[str, Any]:
+    return {"deleted": dice.choice(["with", "only"])} if collection in _SOFT and dice.random() < 0.5 else {}
 
 
 def _get(dice: Dice, collection: str) -> Op:
@@ -258,7 +298,14 @@ def _read(dice: Dice, collection: str) -> Op:
     options: dict[str, Any] = {"order_by": _order(dice, names, 3), "limit": dice.choice([1, 2, 100])}
     if collection in _RELATIONS and dice.random() < 0.5:
         options["include"] = [_RELATIONS[collection]]
+    options |= _which(dice, collection)
     return Op("read", (MODELS[collection], _filter(dice, collection)), options)
+
+
+def _stream(dice: Dice, collection: str) -> Op:
+    names = ["id", "version", *(name for name in FIELDS[collection] if name not in _UNORDERED)]
+    options: dict[str, Any] = {"order_by": _order(dice, names, 2), "batch_size": dice.choice([1, 2, 9])}
+    return Op("stream", (collection, _filter(dice, collection, 1)), options | _which(dice, collection))
 
 
 def _distinct(dice: Dice, collection: str) -> Op:
@@ -274,7 +321,8 @@ def _distinct(dice: Dice, collection: str) -> Op:
 
 
 def _count(dice: Dice, collection: str) -> Op:
-    return Op(dice.choice(["count", "exists"]), (collection, _filter(dice, collection)))
+    where, options = _filter(dice, collection), _which(dice, collection)
+    return Op(dice.choice(["count", "exists"]), (collection, where), options)
 
 
 def _search(dice: Dice, collection: str) -> Op:
@@ -306,6 +354,7 @@ def _aggregate(dice: Dice, collection: str) -> Op:
     if groups and dice.random() < 0.5:
         chosen = dice.choice(sorted(measures))
         options["having"] = {chosen: {dice.choice(["gt", "lte", "ne"]): dice.choice([0, 1, 2])}}
+    options |= _which(dice, collection)
     return Op("aggregate", (collection, measures, _filter(dice, collection, 1)), options)
 
 
@@ -322,4 +371,6 @@ _OPERATIONS: list[Callable[[Dice, str], Op]] = [
     *[_count] * 2,
     *[_search] * 2,
     *[_aggregate] * 2,
+    *[_soft] * 3,
+    _stream,
 ]

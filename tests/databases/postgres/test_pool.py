@@ -8,6 +8,7 @@ import datetime as dt
 import ipaddress
 import random
 import re
+import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -472,6 +473,48 @@ async def test_those_who_wait_are_served_in_turn_and_a_connection_stays_with_its
             tasks[3].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert served == [0, 1, 5, 2, 4, 7, 9, 6, 8]
+        await settled(pool)
+
+
+async def test_a_crowd_of_one_tenant_delays_nobody_elses_request_by_more_than_a_turn(site: Site) -> None:
+    """Measured in what the server has served before, since the machine may be busy, and in seconds beside it."""
+    served = 0
+
+    async def work(pool: TenantPool, tenant: str) -> tuple[int, float]:
+        nonlocal served
+        before, started = served, time.monotonic()
+        async with pool.statement(tenant) as connection:
+            waited = served - before, time.monotonic() - started
+            assert await connection.fetchval(VISIBLE) == [tenant]
+            served += 1
+        return waited
+
+    async with site.opened(max_size=2, min_size=2) as pool:
+        crowd = [asyncio.create_task(work(pool, "a")) for _ in range(1_000)]
+        await asyncio.sleep(0.01)
+        singles = []
+        for _ in range(20):
+            singles.append(await work(pool, "b"))
+            assert pool.waiting > 100
+        last = max(seconds for _, seconds in await asyncio.gather(*crowd))
+        assert max(others for others, _ in singles) <= 10, (
+            "a turn of the other on each connection, and what they serve while this one is bound"
+        )
+        assert sum(seconds for _, seconds in singles) / len(singles) < last / 10
+        measured = pool.measure()
+        assert measured["waiting"] == 0
+        assert measured["waits"] >= 900
+        await settled(pool)
+
+
+async def test_a_tenant_that_holds_its_share_leaves_the_rest(site: Site) -> None:
+    async with site.opened(max_size=3, tenant_share=2, acquire_timeout=0.1) as pool:
+        async with pool.transaction("a"), pool.statement("a"):
+            with pytest.raises(OperationTimeout, match="max_connections_per_tenant"):
+                async with pool.statement("a"):
+                    pass
+            assert await visible(pool, "b") == ["b"]
+        assert await visible(pool, "a") == ["a"]
         await settled(pool)
 
 

@@ -174,6 +174,10 @@ class TestOnesOwnWrites:
                 await data.sql("UPDATE items SET name = 'raw' RETURNING id")
                 assert (await data.get(Item, made.id)).name == "raw"
             await _served_by_replica(sdk)
+            async with pair.paused():
+                await data.bulk_create([Item(name="bulk"), Item(name="bulk")])
+                assert await data.count(Item, {"name": "bulk"}) == 2
+            await _served_by_replica(sdk)
             async with pair.paused(), sdk.tenant("acme").session() as session:
                 await session.execute(sa.text("UPDATE items SET name = 'session'"))
                 await session.commit()

@@ -13,6 +13,7 @@ from contextlib import (
     nullcontext,
 )
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -30,6 +31,7 @@ from tenantry.databases.postgres.binding import Scope, bind
 from tenantry.databases.postgres.bulk import Each
 from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
+from tenantry.databases.postgres.explain import explain
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
 from tenantry.databases.postgres.pool import INIT_HINT, TenantPool, translate
@@ -45,6 +47,7 @@ from tenantry.errors import (
     InvalidQuery,
     InvalidRecord,
     IsolationError,
+    OperationTimeout,
     ReferenceViolation,
     SerializationFailure,
     TenantryError,
@@ -78,6 +81,8 @@ if TYPE_CHECKING:
 _BUILTIN_COLLATIONS = (17, 0)
 _CONTROL_POOL = 4
 _RAW_POOL = 4
+_SCHEMA_SECONDS = 60.0
+_SCHEMA_PAUSE = 0.05
 # The server nests comments and ends a line at a carriage return too. A comment inside of one is refused.
 _FIRST_WORD = re.compile(r"(?:[\s(]|--[^\r\n]*[\r\n]|/\*(?:(?!/\*|\*/).)*\*/)*([A-Za-z]+)", re.DOTALL)
 _STATEMENTS = frozenset(
@@ -184,15 +189,30 @@ class PostgresAdapter:
         owner = TenantPool(self._owner_url, max_size=1)
         await owner.open()
         try:
-            async with owner.transaction(None) as connection:
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
-                existing = await _existing(connection)
-                for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
-                    await connection.execute(statement)
+            until = monotonic() + _SCHEMA_SECONDS
+            while not await self._created(owner):
+                if monotonic() > until:
+                    raise OperationTimeout(
+                        "Another process changes the schema.", fix="Try again when it is done."
+                    )
+                await asyncio.sleep(_SCHEMA_PAUSE)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
         finally:
             await owner.close()
+
+    async def _created(self, owner: TenantPool) -> bool:
+        """Create the tables, unless another process is at it.
+
+        Asking again and again holds no snapshot, for which the other one's CREATE INDEX CONCURRENTLY would wait.
+        """
+        async with owner.transaction(None) as connection:
+            if not await connection.fetchval("SELECT pg_catalog.pg_try_advisory_xact_lock($1)", SCHEMA_LOCK):
+                return False
+            existing = await _existing(connection)
+            for statement in missing_tables(self._compiler.tables, existing, await self._roles()):
+                await connection.execute(statement)
+        return True
 
     async def _roles(self) -> policies.Roles:
         """Return the names of the four roles, as the URLs say them."""
@@ -378,11 +398,9 @@ class PostgresAdapter:
     async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
         """Run the units, as many as possible in one statement; those that are refused leave nothing."""
         pool, tenant = self._scope(context)
-        try:
-            async with pool.transaction(tenant) as connection:
+        with self._writing(context, [write for unit in units for write in unit]):
+            async with self._begun(pool, tenant, None) as connection:
                 return await self._each(connection, context, units)
-        except _DRIVER_ERRORS as error:
-            raise self._translated(error) from error
 
     async def _each(
         self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
@@ -489,7 +507,7 @@ class PostgresAdapter:
         step = compile_(context, query)
         try:
             async with self._app.transaction(context.tenant_id, readonly=True) as connection:
-                return await indexes.explain(connection, step.statement.text, step.args, seconds)
+                return await explain(connection, step.statement.text, step.args, seconds)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
@@ -662,11 +680,14 @@ class _Transaction:
 
     async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
         self._check(context)
+        if isinstance(context, SystemContext):
+            writes = [write for unit in units for write in unit]
+            self._noted.enter_context(self._adapter._writing(context, writes))
         try:
             async with self._turn:
                 return await self._adapter._each(self._connection, context, units)
         except _DRIVER_ERRORS as error:
-            raise self._adapter._translated(error) from error
+            raise self._adapter._translated(error, nothing_written=True) from error
 
     async def _query(self, context: Context, step: Step) -> list[Record]:
         self._check(context)

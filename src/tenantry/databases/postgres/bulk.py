@@ -19,7 +19,7 @@ from tenantry.context import Context
 from tenantry.databases.postgres.counting import SQLSTATE_QUOTA
 from tenantry.databases.postgres.unnest import BulkCompiler
 from tenantry.errors import Conflict, NotFound, TenantryError
-from tenantry.ports import REFUSALS, Delete, Insert, Outcome, Purge, Update, Upsert, Write
+from tenantry.ports import REFUSALS, Delete, Discard, Insert, Outcome, Purge, Update, Upsert, Write
 from tenantry.query import EVERYTHING
 from tenantry.schema import Collection
 from tenantry.types import Record
@@ -216,6 +216,10 @@ def _is_simple(unit: Unit, collection: Collection) -> bool:
     first, *added = unit
     if isinstance(first, Insert) and len(first.records) != 1:
         return False
+    if isinstance(first, Discard) or (isinstance(first, Update) and first.deleted != "without"):
+        return False
+    if isinstance(first, Upsert) and collection.soft and first.on == ("id",):
+        return False  # one that meets a deleted row yields none, and would not be told apart
     if not isinstance(first, Insert | Purge) and first.where is not EVERYTHING:
         return False  # which rows it may touch is said in the statement of one row
     return all(isinstance(write, Insert) and write.collection is not collection for write in added)

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from tenantry.context import Context
 from tenantry.databases._sql import Compiler, Statement, Step
 from tenantry.ports import Delete, Insert, Update, Upsert
+from tenantry.query import Deleted
 from tenantry.schema import TENANT, Collection, Field, Kind
 from tenantry.types import Record
 
@@ -40,7 +41,7 @@ class BulkCompiler(Compiler):
         names = tuple(dict.fromkeys(name for write in writes for name in write.changes))
         partial = tuple(name for name in names if not all(name in write.changes for write in writes))
         versioned = any(write.expected_version is not None for write in writes)
-        key = ("update many", collection.name, names, partial, versioned)
+        key = ("update many", collection.name, names, partial, versioned)  # of rows that live
         statement = self._statements.get(key)
         if statement is None:
             statement = self._update_statement(key, collection, names, partial, versioned)
@@ -62,7 +63,7 @@ class BulkCompiler(Compiler):
         if statement is None:
             table = self.tables[collection.name]
             given = self._given([collection.key, collection.fields["version"]])
-            built: Any = self._matching(sa.delete(table), collection, given.c.c0, given.c.c1)
+            built: Any = self._matching(sa.delete(table), collection, given.c.c0, given.c.c1, "with")
             built = built.returning(table.c.id)
             statement = self._remember(key, built, collection, (collection.key,), values=2)
         columns = [self._ids(collection, writes), [write.expected_version for write in writes]]
@@ -124,15 +125,14 @@ class BulkCompiler(Compiler):
         for name, value in zip(names, values, strict=False):
             changes[name] = sa.case((flags[name], value), else_=table.c[name]) if name in flags else value
         version = values[-1] if versioned else None
-        built: Any = self._matching(sa.update(table).values(changes), collection, id, version)
+        built: Any = self._matching(sa.update(table).values(changes), collection, id, version, "without")
         built = built.returning(*(table.c[name] for name in fields))
         return self._remember(key, built, collection, tuple(fields.values()), values=len(values) + 1)
 
-    def _matching(self, built: Any, collection: Collection, id: Any, version: Any) -> Any:
+    def _matching(self, built: Any, collection: Collection, id: Any, version: Any, deleted: Deleted) -> Any:
         """Return the statement for the rows with these ids, in these versions where one is named."""
         table = self.tables[collection.name]
-        if collection.scope == "tenant":
-            built = built.where(self._tenant_predicate(table))
+        built = self._scoped(built, collection, deleted=deleted)
         built = built.where(table.c.id == id)
         return built if version is None else built.where(version.is_(None) | (table.c.version == version))
 

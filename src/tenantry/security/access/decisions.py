@@ -11,7 +11,7 @@ from tenantry.errors import ConfigurationError, UnknownCollection
 from tenantry.schema import CARRIED, Collection, collection_of
 from tenantry.security.access.conditions import MissingClaim, Template
 from tenantry.security.access.permits import Permit, Permitted
-from tenantry.security.access.policy import AccessPolicy, Action, Hidden, Role, Rule
+from tenantry.security.access.policy import AccessPolicy, Action, Hidden, Role, RoleSource, Rule
 
 _MAX_PERMITS = 10_000
 
@@ -40,7 +40,8 @@ class Rulebook:
     """
 
     def __init__(self, policy: AccessPolicy, collections: Mapping[str, Collection]) -> None:
-        self.source = policy.source
+        self.source: RoleSource = policy.source
+        self.of_members = policy.of_members
         self._collections = collections
         self._grants: dict[str, dict[Place, list[Grant]]] = {}
         own = {name: self._of_role(role) for name, role in policy.roles.items()}
@@ -121,6 +122,8 @@ class Rulebook:
 
 def _bound(permit: Permit, context: TenantContext, grants: Iterable[Grant], denied: frozenset[str]) -> Permit:
     """Return the permit with the conditions of its rules filled in for one user."""
+    read = permit.collection if permit.action == "read" else None
+    carried = CARRIED if read is None else read.carried
     allowed: list[Permitted] = []
     denials: list[Permitted] = []
     missing: list[str] = []
@@ -135,7 +138,7 @@ def _bound(permit: Permit, context: TenantContext, grants: Iterable[Grant], deni
             missing.append(f"{grant.text}: {error}")
             continue
         fields = frozenset() if grant.fields is None else grant.fields - denied
-        (allowed if grant.allows else denials).append(Permitted(grant.text, fields | CARRIED, condition))
+        (allowed if grant.allows else denials).append(Permitted(grant.text, fields | carried, condition))
     if not allowed:
         return permit.refused("; ".join(missing) or "no rule allows it")
     return permit.granted(allowed, denials)
@@ -164,6 +167,7 @@ def _check_fields(rule: Rule, about: Iterable[Collection], where: str) -> None:
     """Refuse a field that none of the collections has, and one that cannot be hidden."""
     hidden = isinstance(rule.fields, Hidden)
     names = rule.fields.names if isinstance(rule.fields, Hidden) else rule.fields or ()
+    always = CARRIED.union(*(collection.carried for collection in about))
     known = list(dict.fromkeys(name for collection in about for name in collection.fields))
     for name in names:
         if name not in known:
@@ -172,7 +176,7 @@ def _check_fields(rule: Rule, about: Iterable[Collection], where: str) -> None:
                 field=f"{where}.fields",
                 fix=f"Known: {', '.join(known)}.",
             )
-        if name in CARRIED and (hidden or not rule.allows):
+        if name in always and (hidden or not rule.allows):
             raise ConfigurationError(
                 f"{where}: {name!r} comes with every row and cannot be hidden.", field=f"{where}.fields"
             )

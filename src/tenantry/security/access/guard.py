@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 from tenantry.aggregation import Aggregation
 from tenantry.context import Context, SystemContext, TenantContext
 from tenantry.errors import AccessDenied, DataError, TenantryError
-from tenantry.ports import Database, Delete, Executor, Insert, Isolation, Outcome, Update, Upsert, Write
+from tenantry.ports import (
+    Database,
+    Delete,
+    Discard,
+    Executor,
+    Insert,
+    Isolation,
+    Outcome,
+    Update,
+    Upsert,
+    Write,
+)
 from tenantry.query import Comparison, Query
 from tenantry.schema import Collection
 from tenantry.searching import SCORE, Search
@@ -24,6 +35,7 @@ from tenantry.security.access.reads import aggregated, narrowed, reached, search
 from tenantry.security.access.writes import (
     Planned,
     checked_delete,
+    checked_discard,
     checked_insert,
     checked_update,
     checked_upsert,
@@ -45,7 +57,8 @@ class Guard:
         permit = await self._reading(context, collection)
         if permit is None or permit.whole:
             return await self._inner.fetch(context, collection, ids)
-        by_id = Comparison(collection.key, "in", tuple(ids))
+        one = len(ids) == 1
+        by_id = Comparison(collection.key, "eq" if one else "in", ids[0] if one else tuple(ids))
         return await self._select(
             context, Query(collection, tuple(collection.fields.values()), by_id), permit
         )
@@ -250,4 +263,5 @@ _DECIDED: dict[type, Decide] = {
     Update: checked_update,
     Upsert: checked_upsert,
     Delete: checked_delete,
+    Discard: checked_discard,
 }

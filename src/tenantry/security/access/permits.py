@@ -15,6 +15,8 @@ from tenantry.security.access.conditions import fields_of
 from tenantry.security.access.policy import Action
 from tenantry.types import Record
 
+_MAX_CONDITIONS = 200
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Permitted:
@@ -55,6 +57,9 @@ class Permit:
     partial: bool = False
     varied: bool = False
     needed: frozenset[str] = frozenset()
+    _conditions: dict[frozenset[str], Filter] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def refused(self, why: str) -> Permit:
         """Return one that permits nothing."""
@@ -132,9 +137,17 @@ class Permit:
 
     def condition(self, through: Iterable[str] = ()) -> Filter:
         """Return the condition on the rows that are reached through these fields, each of them allowed in some row."""
+        names = frozenset(through) - CARRIED
+        known = self._conditions.get(names)
+        if known is None:
+            if len(self._conditions) >= _MAX_CONDITIONS:
+                self._conditions.clear()
+            known = self._conditions[names] = self._condition(names)
+        return known
+
+    def _condition(self, through: frozenset[str]) -> Filter:
         groups = dict.fromkeys(
-            tuple(item for item in self.allowed if name in item.fields)
-            for name in sorted(set(through) - CARRIED)
+            tuple(item for item in self.allowed if name in item.fields) for name in sorted(through)
         )
         parts = [_any(group) for group in groups or (self.allowed,)]
         wanted = [part for part in parts if part is not EVERYTHING]

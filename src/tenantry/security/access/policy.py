@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, get_args
@@ -11,6 +12,8 @@ from tenantry.errors import AccessDenied, ConfigurationError
 from tenantry.security.access.conditions import RowCondition
 
 Action = Literal["read", "create", "update", "delete", "raw"]
+
+_MAX_KNOWN = 100_000
 
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 ON_ROWS: Final[tuple[Action, ...]] = ("read", "create", "update", "delete")
@@ -186,17 +189,51 @@ class ClaimedRoles:
         return frozenset(listed)
 
 
+class RememberedRoles:
+    """Roles of another source, believed for a while.
+
+    Args:
+        source: Where they come from.
+        seconds: For how long an answer is believed, counted from before it was asked.
+    """
+
+    def __init__(self, source: RoleSource, seconds: float) -> None:
+        self._source = source
+        self._seconds = seconds
+        self._known: dict[tuple[str, bytes], tuple[float, frozenset[str]]] = {}
+
+    async def roles(self, context: TenantContext) -> frozenset[str]:
+        """Return the roles of the user in this tenant."""
+        key, now = (context.tenant_id, context.claims_digest), time.monotonic()
+        known = self._known.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        found = await self._source.roles(context)
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = (now + self._seconds, found)
+        return found
+
+
 class AccessPolicy:
     """What each user of a tenant may do. What no rule allows is denied.
 
     Args:
         *roles: The roles.
-        source: Says which roles a user has; by default the claim ``roles``.
+        source: Says which roles a user has: by default the claim ``roles``; ``"members"`` for the members of the
+            tenant, whose changes take effect within one second; or an object of your own.
     """
 
-    def __init__(self, *roles: Role, source: RoleSource | None = None) -> None:
+    def __init__(self, *roles: Role, source: RoleSource | Literal["members"] | None = None) -> None:
         self.roles = {role.name: role for role in roles}
-        self.source: RoleSource = ClaimedRoles() if source is None else source
+        self.of_members = source == "members"
+        self.source: RoleSource = ClaimedRoles() if source is None or isinstance(source, str) else source
+        if isinstance(source, str) and not self.of_members:
+            raise ConfigurationError(
+                f"There is no source of roles {source!r}.",
+                field="access.source",
+                fix='Write source="members".',
+            )
         if len(self.roles) < len(roles):
             raise ConfigurationError("Two roles have the same name.", field="access")
         if not roles:

@@ -41,7 +41,8 @@ def searched(search: Search, permit: Permit) -> Search:
     filtered = fields_of(search.filter)
     permit.check_fields(sorted(looked), "fields")
     permit.check_fields(sorted(filtered), "where")
-    return replace(search, filter=both(search.filter, permit.condition(looked | filtered)))
+    # What a word may be mistyped for is told by all rows, so those that are hidden would have a say.
+    return replace(search, filter=both(search.filter, permit.condition(looked | filtered)), typos=False)
 
 
 def aggregated(aggregation: Aggregation, permit: Permit) -> Aggregation:

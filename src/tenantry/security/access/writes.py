@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from tenantry.errors import AccessDenied
 from tenantry.evaluation import holds
-from tenantry.ports import Delete, Insert, Update, Upsert, Write
-from tenantry.query import Filter
-from tenantry.schema import CARRIED, Collection
+from tenantry.ports import Delete, Discard, Insert, Update, Upsert, Write
+from tenantry.query import EVERYTHING, Filter
+from tenantry.schema import CARRIED, MARK, Collection
 from tenantry.security.access.conditions import both, fields_of
 from tenantry.security.access.permits import Permit
 from tenantry.security.access.policy import Action
@@ -69,6 +69,8 @@ async def checked_insert(write: Insert, permit_for: PermitFor) -> Planned:
 
 async def checked_update(write: Update, permit_for: PermitFor) -> Planned:
     """Narrow an update to the rows that the user may change in these fields."""
+    if write.collection.soft and MARK in write.changes:
+        return await _checked_mark(write, permit_for)
     permit = await permit_for("update")
     permit.require()
     through = frozenset(write.changes) - CARRIED
@@ -84,6 +86,28 @@ async def checked_delete(write: Delete, permit_for: PermitFor) -> Planned:
     permit = await permit_for("delete")
     permit.require()
     return Planned(replace(write, where=both(write.where, permit.condition())))
+
+
+async def _checked_mark(write: Update, permit_for: PermitFor) -> Planned:
+    """To mark a row as deleted, and to restore it, takes the right to delete it."""
+    permit = await permit_for("delete")
+    permit.require()
+    if frozenset(write.changes) - CARRIED - {MARK}:
+        raise permit.denial("A row is marked as deleted, or it is changed; not both at once.", "two actions")
+    where = both(write.where, permit.condition())
+    return Planned(replace(write, where=where), seen=await permit_for("read"))
+
+
+async def checked_discard(write: Discard, permit_for: PermitFor) -> Planned:
+    """Let marked rows be deleted for good by who may delete any row."""
+    permit = await permit_for("delete")
+    permit.require()
+    if permit.condition() is not EVERYTHING:
+        raise permit.denial(
+            f"The user may delete some rows of {write.collection.name!r}, and not purge them all.",
+            "; ".join(item.text for item in permit.allowed),
+        )
+    return Planned(write)
 
 
 async def checked_upsert(write: Upsert, permit_for: PermitFor) -> Planned:

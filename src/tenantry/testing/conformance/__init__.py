@@ -29,6 +29,7 @@ from tenantry.testing.conformance.access import Access
 from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
 from tenantry.testing.conformance.constraints import Constraints
+from tenantry.testing.conformance.deletes import Deletes
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.insights import Insights
 from tenantry.testing.conformance.isolation import Isolation
@@ -37,6 +38,7 @@ from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.ports import Ports
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.search import Searches
+from tenantry.testing.conformance.streams import Streams
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.transfers import Transfers
@@ -48,9 +50,11 @@ class Conformance(
     Filters,
     Rows,
     Pages,
+    Streams,
     Aggregates,
     Searches,
     Constraints,
+    Deletes,
     Transactions,
     Tenants,
     Administration,

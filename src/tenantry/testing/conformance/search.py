@@ -173,6 +173,16 @@ class Searches(Setting):
         assert (await _titles(acme, "third"), await _titles(acme, "second")) == (["third"], [])
         await acme.data.delete(row)
         assert await _titles(acme, "third") == []
+        made = await acme.data.bulk_create("articles", [{"title": f"many {n}"} for n in range(3)])
+        one, other, third = made.rows
+        await acme.data.bulk_update(
+            "articles", [(one["id"], {"title": "fewer"}), (other["id"], {"body": "many"})]
+        )
+        await acme.data.bulk_upsert("articles", [{**third, "title": "fewer"}, {"title": "fewer, and new"}])
+        assert await _titles(acme, "many ") == ["many 1"]
+        assert sorted(await _titles(acme, "fewer ")) == ["fewer", "fewer", "fewer, and new"]
+        await acme.data.bulk_delete("articles", [one["id"], third["id"]])
+        assert await _titles(acme, "fewer ") == ["fewer, and new"]
 
     async def test_a_transaction_finds_its_own_rows_and_leaves_none_behind(self, acme: TenantHandle) -> None:
         async def pass_by() -> None:
@@ -208,7 +218,7 @@ class Searches(Setting):
         # Words enough to crowd out acme's, if they were looked at.
         crowd = " ".join(f"lap{letter}tp la{letter}ptp" for letter in "abcdefghijklmno")
         await globex.data.create(Article(title=crowd))
-        assert len(await _titles(acme, "laptp ", typos=True)) == 3
+        assert len(await _titles(acme, "laptp ", typos=True)) == 4
         assert await _titles(acme, "lapton") == []
         same = (await acme.data.create(Article(title="mine"))).id
         await globex.data.create(Article(id=same, title="theirs"))

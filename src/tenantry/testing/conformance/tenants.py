@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,24 +28,28 @@ from tenantry.testing.models import Author, Book, Folder, Note, Review
 # What each call makes of a tenant in each status: the status after it, or the error.
 STEPS: dict[str, dict[str, Any]] = {
     "suspend": {
+        "importing": InvalidTransition,
         "active": TenantStatus.SUSPENDED,
         "suspended": TenantStatus.SUSPENDED,
         "deleting": InvalidTransition,
         "purged": InvalidTransition,
     },
     "resume": {
+        "importing": InvalidTransition,
         "active": TenantStatus.ACTIVE,
         "suspended": TenantStatus.ACTIVE,
         "deleting": InvalidTransition,
         "purged": InvalidTransition,
     },
     "delete": {
+        "importing": TenantStatus.DELETING,
         "active": TenantStatus.DELETING,
         "suspended": TenantStatus.DELETING,
         "deleting": TenantStatus.DELETING,
         "purged": InvalidTransition,
     },
     "purge": {
+        "importing": InvalidTransition,
         "active": InvalidTransition,
         "suspended": InvalidTransition,
         "deleting": TenantStatus.PURGED,
@@ -80,6 +85,20 @@ HOSTILE_IDS: list[Any] = [
     ["acme"],
     {"id": "acme"},
 ]
+
+
+async def _half_imported(sdk: MultiTenantSDK, source: TenantHandle, file: Path) -> str:
+    """Break an import off, and return the id of the tenant that it has begun."""
+
+    def broken(collection: str, done: int) -> None:
+        raise RuntimeError("broken off")
+
+    await source.data.create(Note(id="one"))
+    await sdk.tenants.export(source.context.tenant_id, file)
+    id = f"{source.context.tenant_id}-copy"
+    with pytest.raises(RuntimeError):
+        await sdk.tenants.import_(file, as_=id, progress=broken)
+    return id
 
 
 class Tenants(Setting):
@@ -215,10 +234,12 @@ class Tenants(Setting):
     # -- the status machine
 
     @pytest.mark.parametrize("status", [status.value for status in TenantStatus])
-    async def test_each_step_from_each_status(self, sdk: MultiTenantSDK, status: str) -> None:
+    async def test_each_step_from_each_status(self, sdk: MultiTenantSDK, tmp_path: Path, status: str) -> None:
         async def in_status(step: str) -> str:
             handle = await self.new_tenant(sdk, step)
             id = handle.context.tenant_id
+            if status == "importing":
+                return await _half_imported(sdk, handle, tmp_path / f"{step}.zip")
             if status == "suspended":
                 await sdk.tenants.suspend(id, reason="test")
             if status in ("deleting", "purged"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import get_args
 
 import pytest
 
@@ -23,7 +24,7 @@ from tenantry.errors import (
     Unsupported,
 )
 from tenantry.hooks import Operation
-from tenantry.ports import Capability
+from tenantry.ports import Capability, Isolation
 from tenantry.sdk import MultiTenantSDK, TenantHandle
 from tenantry.testing.conformance.setting import Setting, needs
 from tenantry.testing.models import Author, Book, Note, Review
@@ -55,6 +56,33 @@ class Transactions(Setting):
         assert await acme.data.get(Book, book.id) == book
         assert await acme.data.get("books", kept.id) == merged
         assert await acme.data.count(Review) == 2
+
+    async def test_a_transaction_that_repeats_loses_no_update(
+        self, sdk: MultiTenantSDK, acme: TenantHandle
+    ) -> None:
+        needs(sdk, Capability.TRANSACTIONS)
+        book = await acme.data.create(Book(title="counted", copies=0))
+        announced: list[Operation] = []
+        sdk.add_after_hook(announced.append)
+
+        async def add(unit: DataManager) -> int:
+            found = await unit.get(Book, book.id)
+            await asyncio.sleep(0)
+            return (await unit.update(found, copies=found.copies + 1)).copies
+
+        racers = [acme.data.run_transaction(add, attempts=50) for _ in range(4)]
+        assert sorted(await asyncio.gather(*racers)) == [1, 2, 3, 4]
+        stored = await acme.data.get(Book, book.id)
+        assert (stored.copies, stored.version) == (4, 5)
+        told = [item for item in announced if item.verb == "update" and item.error is None]
+        assert len(told) == 4, "each is announced once, whatever was rolled back"
+
+    async def test_an_isolation_level_can_be_chosen(self, sdk: MultiTenantSDK, acme: TenantHandle) -> None:
+        needs(sdk, Capability.TRANSACTIONS)
+        for level in get_args(Isolation):
+            async with acme.data.transaction(isolation=level) as unit:
+                book = await unit.create(Book(title=level))
+            assert (await acme.data.get(Book, book.id)).title == level
 
     async def test_nothing_is_seen_outside_before_the_end(
         self, sdk: MultiTenantSDK, acme: TenantHandle

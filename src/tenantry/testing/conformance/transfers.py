@@ -70,8 +70,10 @@ class Transfers(Setting):
                 assert [*mine] == [*theirs], model
         assert await there.members.roles_of("u") == {"owner"}
         assert not await there.api_keys.list()
+        await acme.data.create(Note(id="later"))
         with pytest.raises(TenantExists):
             await sdk.tenants.import_(tmp_path / "acme.zip", as_=id)
+        assert await acme.data.exists(Note, {"id": "later"})
 
     async def test_a_damaged_archive_stores_nothing(
         self, sdk: MultiTenantSDK, acme: TenantHandle, tmp_path: Path
