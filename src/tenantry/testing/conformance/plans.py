@@ -148,7 +148,8 @@ class Plans(Setting):
             await acme.data.update(note, text="x" * 2_000)
         used = (await acme.usage()).storage.used
         note = await acme.data.update(note, text="x" * 1_100)
-        assert (await acme.usage()).storage.used == used + 100
+        # A time that happens to end in zeros is a shorter text.
+        assert abs((await acme.usage()).storage.used - used - 100) <= 6
         await acme.data.delete(note)
         assert (await acme.usage()).storage.used == 0
 
