@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.harness import Effort, Report
 
-BENCHMARKS = {"isolated-read": "benchmarks.isolated_read"}
+BENCHMARKS = {"bulk": "benchmarks.bulk", "isolated-read": "benchmarks.isolated_read"}
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ class Directory:
     async def count(self, context: Context, query: Query) -> int:
         raise NotImplementedError
 
-    async def execute_each(self, context: Context, units: Any) -> Any:
+    async def execute_each(self, context: Context, writes: Any, added: Any) -> Any:
         raise NotImplementedError
 
     async def execute(self, context: Context, writes: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenantry.context import Context
 from tenantry.data.calls import Calls
+from tenantry.data.columns import collector_paused
 from tenantry.data.records import touched
 from tenantry.data.units import check_no_unit
 from tenantry.errors import InvalidQuery, InvalidRecord, TenantryError, TransactionFailed
@@ -129,7 +130,8 @@ class Batches(Calls):
             raise TransactionFailed
         scope = await self._admitted(task.context)
         started, first = time.perf_counter(), len(result)
-        writes = task.plan(found, items, named)
+        with collector_paused():
+            writes = task.plan(found, items, named)
         try:
             outcomes = await self._outcomes(task.verb, found, scope, writes)
             refused = _refused(outcomes, first)
@@ -141,10 +143,10 @@ class Batches(Calls):
             self._after(task.verb, found, scope, started, changes={}, error=error)
             raise
         result.refused.update(refused)
-        ids = list(_taken_place(writes, outcomes))
-        for outcome in outcomes:
-            row = outcome[0] if isinstance(outcome, list) and outcome else None
-            result.stored.append(found.instantiate(row) if typed and row is not None else row)
+        rows: list[Any] = [None if number in refused else row for number, row in enumerate(outcomes, first)]
+        with collector_paused():
+            result.stored.extend([row and found.instantiate(row) for row in rows] if typed else rows)
+        ids = _written(writes, outcomes)
         if ids:
             self._after(task.verb, found, scope, started, ids=ids, changes={}, rows=len(ids))
         if refused:
@@ -154,23 +156,48 @@ class Batches(Calls):
         self, verb: Verb, found: Collection, scope: Context, writes: Sequence[Write | TenantryError]
     ) -> list[Outcome]:
         """Run what can be written, with what the within hooks add to it; return what came of every item."""
-        units: dict[int, list[Write]] = {}
-        outcomes: dict[int, Outcome] = {}
-        hooks = self._runtime.hooks
-        for position, write in enumerate(writes):
-            if isinstance(write, TenantryError):
-                outcomes[position] = write
-            elif not hooks.has_within:
-                units[position] = [write]
-            else:
+        outcomes: list[Outcome] = [write if isinstance(write, TenantryError) else None for write in writes]
+        added = self._added(verb, found, scope, writes, outcomes) if self._runtime.hooks.has_within else {}
+        tried = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        if tried:
+            units: list[Any] = [writes[number] for number in tried]
+            joined = {place: added[number] for place, number in enumerate(tried) if number in added}
+            done = await self._executor.execute_each(scope, units, joined)
+            if len(done) == len(outcomes):
+                return done
+            for number, outcome in zip(tried, done, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    def _added(
+        self,
+        verb: Verb,
+        found: Collection,
+        scope: Context,
+        writes: Sequence[Any],
+        outcomes: list[Outcome],
+    ) -> dict[int, list[Write]]:
+        """Return what the within hooks add, by the number of the item; what they refuse goes into ``outcomes``."""
+        added: dict[int, list[Write]] = {}
+        for number, write in enumerate(writes):
+            if outcomes[number] is None:
                 try:
-                    units[position] = [write, *hooks.within(Operation(verb, found, scope, *touched(write)))]
+                    more = self._runtime.hooks.within(Operation(verb, found, scope, *touched(write)))
                 except REFUSALS as error:
-                    outcomes[position] = error
-        if units:
-            found_out = await self._executor.execute_each(scope, list(units.values()))
-            outcomes.update(zip(units, found_out, strict=True))
-        return [outcomes[position] for position in range(len(writes))]
+                    outcomes[number] = error
+                    continue
+                if more:
+                    added[number] = more
+        return added
+
+
+def _written(writes: Sequence[Any], outcomes: Sequence[Outcome]) -> list[Any]:
+    """Return the ids of the rows that were written; an upsert may have found its row under another."""
+    return [
+        write.id if row is None else row["id"]
+        for write, row in zip(writes, outcomes, strict=True)
+        if not isinstance(row, TenantryError)
+    ]
 
 
 def _refused(outcomes: Sequence[Outcome], first: int) -> dict[int, TenantryError]:
@@ -181,10 +208,3 @@ def _refused(outcomes: Sequence[Outcome], first: int) -> dict[int, TenantryError
             outcome.index = index
             refused[index] = outcome
     return refused
-
-
-def _taken_place(writes: Sequence[Any], outcomes: Sequence[Outcome]) -> Iterator[Any]:
-    """Yield the ids of the rows that were written; an upsert may have found its row under another."""
-    for write, outcome in zip(writes, outcomes, strict=True):
-        if isinstance(outcome, list):
-            yield outcome[0]["id"] if outcome else write.id

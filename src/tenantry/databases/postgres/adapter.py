@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    suppress,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +24,7 @@ from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
-from tenantry.databases.postgres.bulk import Each
+from tenantry.databases.postgres.bulk import REFUSED, Each
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.findings import SCHEMA_LOCK, expected_tables, refuse
 from tenantry.databases.postgres.inspect import inspect_database
@@ -236,19 +241,25 @@ class PostgresAdapter:
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
+        """Run the writes, as many as possible in one statement; those that are refused leave nothing."""
         pool, tenant = self._scope(context)
         try:
+            if not added:
+                with suppress(*REFUSED):  # one of them was, and so nothing was written
+                    async with pool.statement(tenant) as connection:
+                        outcomes = await self._each(connection, context).at_once(writes)
+                    if outcomes is not None:
+                        return outcomes
             async with pool.transaction(tenant) as connection:
-                return await self._each(connection, context, units)
+                return await self._each(connection, context).run(writes, added)
         except _DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _each(
-        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
-    ) -> list[Outcome]:
-        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
+    def _each(self, connection: Any, context: Context) -> Each:
+        return Each(self._compiler, connection, context, self._drive, self._translated)
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -408,11 +419,13 @@ class _Transaction:
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
         self._check(context)
         try:
             async with self._turn:
-                return await self._adapter._each(self._connection, context, units)
+                return await self._adapter._each(self._connection, context).run(writes, added)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error) from error
 
