@@ -19,6 +19,8 @@ from tenantry.tenants import TenantManager
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
+        "BulkOutcome",
+        "BulkResult",
         "PII",
         "Encrypted",
         "Indexed",
@@ -126,6 +128,9 @@ METHODS: dict[type, list[str]] = {
     DataManager: [
         "bind",
         "bulk_create",
+        "bulk_delete",
+        "bulk_update",
+        "bulk_upsert",
         "count",
         "create",
         "delete",
@@ -147,6 +152,10 @@ SIGNATURES: dict[Any, str] = {
     DataManager.update: "(self, target, id, changes, /, *, version, idempotency_key, context, **fields)",
     DataManager.upsert: "(self, target, record, /, *, on, context)",
     DataManager.delete: "(self, target, id, /, *, version, context)",
+    DataManager.bulk_create: "(self, target, records, /, *, batch_size, atomic, context)",
+    DataManager.bulk_update: "(self, target, changes, /, *, batch_size, atomic, context)",
+    DataManager.bulk_upsert: "(self, target, records, /, *, on, batch_size, atomic, context)",
+    DataManager.bulk_delete: "(self, target, ids, /, *, batch_size, atomic, context)",
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",

@@ -25,6 +25,7 @@ skip says which.
 
 from __future__ import annotations
 
+from tenantry.testing.conformance.bulk import Bulk
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.filters import Filters
 from tenantry.testing.conformance.isolation import Isolation
@@ -36,7 +37,7 @@ from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.conformance.values import Values
 
 
-class Conformance(Values, Filters, Rows, Pages, Constraints, Transactions, Tenants, Isolation, Ports):
+class Conformance(Values, Filters, Rows, Bulk, Pages, Constraints, Transactions, Tenants, Isolation, Ports):
     """Every property that a database must have, each as a test."""
 
 
