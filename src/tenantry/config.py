@@ -25,7 +25,7 @@ _OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
     "database": frozenset({"replicas", "shards", "databases"}),
-    "performance": frozenset({"query_insights", "batch_size", "use_cache"}),
+    "performance": frozenset({"query_insights", "use_cache"}),
 }
 
 
@@ -74,11 +74,13 @@ class PerformanceConfig(Section):
         coalesce: Whether look-ups by key of one tenant that arrive together become one statement.
         lease_seconds: How long a process may act on what it last read of the tenant directory, at most 1 second.
         max_known_tenants: How many tenants' status a process remembers.
+        batch_size: How many items of a bulk call are one transaction, unless the call says otherwise.
     """
 
     coalesce: bool = True
     lease_seconds: float = pydantic.Field(default=0.9, gt=0, le=1.0)
     max_known_tenants: int = pydantic.Field(default=100_000, ge=1)
+    batch_size: int = pydantic.Field(default=1_000, ge=1, le=100_000)
 
 
 class JobsConfig(Section):

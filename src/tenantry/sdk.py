@@ -221,7 +221,17 @@ class MultiTenantSDK:
             database, seconds=performance.lease_seconds, max_tenants=performance.max_known_tenants
         )
         coalescer = Coalescer(database.fetch) if performance.coalesce else None
-        runtime = Runtime(database, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS)
+        runtime = Runtime(
+            database,
+            self._own,
+            self._models,
+            lease,
+            self._hooks,
+            cursors,
+            coalescer,
+            _LOGS,
+            batch_size=performance.batch_size,
+        )
         self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime = database, lease, runtime
         self._tenants = TenantManager(database, lease, everything, cursors)

@@ -54,10 +54,11 @@ def _many(items: object) -> Items:
     return items
 
 
-def _check_size(size: object) -> None:
-    """Refuse what cannot be a batch size."""
+def _checked_size(size: object) -> int:
+    """Return a batch size, if it can be one."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST:
         raise InvalidQuery(f"expected a whole number from 1 to {_MOST:,}.", path="batch_size")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Task:
 
     verb: Verb
     plan: Plan
-    size: int
+    size: int | None
     atomic: bool
     context: Context | None
 
@@ -81,7 +82,7 @@ class Batches(Calls):
 
     async def _bulk(self, task: Task, target: Any, items: Any) -> BulkResult[Any]:
         """Run the items: ``target`` itself, or ``items`` where ``target`` is a model or a name."""
-        _check_size(task.size)
+        task = replace(task, size=_checked_size(self._runtime.batch_size if task.size is None else task.size))
         if not isinstance(target, str | type):
             if items is not None:
                 raise InvalidRecord("instances are the items; give no others beside them.", field="records")
@@ -96,7 +97,7 @@ class Batches(Calls):
         named = target is not None
         await self._admitted(task.context)
         try:
-            async for batch in batches(items, task.size):
+            async for batch in batches(items, task.size or self._runtime.batch_size):
                 target = target or self._of_first(batch[0])
                 await self._batch(task, target, named, batch, result)
         except TenantryError as error:

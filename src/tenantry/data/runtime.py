@@ -40,6 +40,7 @@ class Runtime:
     coalescer: Coalescer | None
     logs: Mapping[str, Collection] = field(default_factory=dict)
     systems: set[SystemContext] = field(default_factory=set)
+    batch_size: int = 1_000
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

@@ -339,7 +339,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -351,7 +351,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -363,7 +363,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -374,7 +374,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -383,7 +383,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         Args:
             target: Instances of a model, or a model or the name of a collection followed by records.
             records: The records, for a collection that is given.
-            batch_size: How many items are one statement and one transaction; at most 100,000.
+            batch_size: How many items are one transaction, at most 100,000; by default ``performance.batch_size``.
             atomic: Store all or none, and raise the first item's error; it carries its ``index``.
             context: For an unbound manager, who asks.
 
@@ -402,7 +402,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -414,7 +414,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -426,7 +426,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -437,7 +437,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -467,7 +467,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -480,7 +480,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -493,7 +493,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -505,7 +505,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -538,7 +538,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[KeyedModel],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -550,7 +550,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         ids: Many[Any],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -561,7 +561,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         ids: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]:

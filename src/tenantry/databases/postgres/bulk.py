@@ -200,17 +200,9 @@ class Each:
         return later
 
     def _refers_to_itself(self, collection: Collection) -> bool:
-        """Whether deleting a row may reach others of its collection, by whatever way."""
+        """Whether deleting a row may take others of its collection along; no circle is longer than that."""
         table = self._compiler.tables[collection.name]
-        reached, todo = set(), [table]
-        while todo:
-            for key in todo.pop().foreign_key_constraints:
-                if key.referred_table is table:
-                    return True
-                if key.referred_table not in reached:
-                    reached.add(key.referred_table)
-                    todo.append(key.referred_table)
-        return False
+        return any(key.referred_table is table for key in table.foreign_key_constraints)
 
 
 def _is_simple(added: Write, collection: Collection) -> bool:
