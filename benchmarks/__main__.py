@@ -14,6 +14,7 @@ from benchmarks.harness import Effort, Report
 BENCHMARKS = {
     "access": "benchmarks.access",
     "aggregate": "benchmarks.aggregate",
+    "bulk": "benchmarks.bulk",
     "connections": "benchmarks.connections",
     "insights": "benchmarks.insights",
     "isolated-read": "benchmarks.isolated_read",

@@ -20,6 +20,8 @@ from tenantry.tenants import APIKeys, Invitations, Members, Support, TenantManag
 
 SURFACE: dict[str, list[str]] = {
     "tenantry": [
+        "BulkOutcome",
+        "BulkResult",
         "PII",
         "Avg",
         "Count",
@@ -191,6 +193,9 @@ METHODS: dict[type, list[str]] = {
         "aggregate",
         "bind",
         "bulk_create",
+        "bulk_delete",
+        "bulk_update",
+        "bulk_upsert",
         "count",
         "create",
         "delete",
@@ -249,6 +254,10 @@ SIGNATURES: dict[Any, str] = {
     DataManager.restore: "(self, target, id, /, *, version, context)",
     DataManager.purge_deleted: "(self, collection, *, older_than, batch_size, context)",
     DataManager.stream: "(self, collection, where, *, order_by, batch_size, deleted, fields, into, context)",
+    DataManager.bulk_create: "(self, target, records, /, *, batch_size, atomic, context)",
+    DataManager.bulk_update: "(self, target, changes, /, *, batch_size, atomic, context)",
+    DataManager.bulk_upsert: "(self, target, records, /, *, on, batch_size, atomic, context)",
+    DataManager.bulk_delete: "(self, target, ids, /, *, batch_size, atomic, context)",
     DataManager.sql: "(self, text, params, *, context)",
     TenantManager.create: "(self, slug, *, name, plan, settings)",
     TenantManager.purge: "(self, tenant_id, *, leave_others)",

@@ -78,7 +78,7 @@ class Directory:
     async def aggregate(self, context: Context, aggregation: Aggregation) -> list[Record]:
         raise NotImplementedError
 
-    async def execute_each(self, context: Context, units: Any) -> Any:
+    async def execute_each(self, context: Context, writes: Any, added: Any) -> Any:
         raise NotImplementedError
 
     async def execute(self, context: Context, writes: Any) -> Any:

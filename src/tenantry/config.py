@@ -25,7 +25,7 @@ _OF_THE_COMMAND_LINE = frozenset({"TENANTRY_ADMIN_URL"})
 _UNBUILT_SECTIONS = ("cache", "analytics", "multi_region", "graphql", "security")
 _UNBUILT_OPTIONS: Mapping[str, frozenset[str]] = {
     "database": frozenset({"shards", "databases"}),
-    "performance": frozenset({"batch_size", "use_cache"}),
+    "performance": frozenset({"use_cache"}),
 }
 
 
@@ -91,6 +91,7 @@ class PerformanceConfig(Section):
         query_insights: Whether operations are counted by shape, and slow ones explained.
         slow_query_seconds: From how many seconds on a query is slow.
         insights_interval: Seconds between two writes of the counts; in each, at most one slow query is explained.
+        batch_size: How many items of a bulk call are one transaction, unless the call says otherwise.
     """
 
     coalesce: bool = True
@@ -99,6 +100,7 @@ class PerformanceConfig(Section):
     query_insights: bool = True
     slow_query_seconds: float = pydantic.Field(default=0.1, gt=0)
     insights_interval: float = pydantic.Field(default=30.0, gt=0)
+    batch_size: int = pydantic.Field(default=1_000, ge=1, le=100_000)
 
 
 class JobsConfig(Section):

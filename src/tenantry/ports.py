@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -48,7 +48,7 @@ class Capability(enum.Enum):
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 
-class Insert(msgspec.Struct, frozen=True):
+class Insert(msgspec.Struct, frozen=True, gc=False):
     """Insert ``records``. Yields them as stored.
 
     Attributes:
@@ -60,7 +60,7 @@ class Insert(msgspec.Struct, frozen=True):
     trusted: bool = False
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """Set ``changes`` in the row ``id`` and add one to its version. Yields the row as stored.
 
     To delete softly is to set ``deleted_at``; to restore, to unset it in a row that has it (``deleted="only"``).
@@ -79,7 +79,7 @@ class Update(msgspec.Struct, frozen=True):
     deleted: Deleted = "without"
 
 
-class Upsert(msgspec.Struct, frozen=True):
+class Upsert(msgspec.Struct, frozen=True, gc=False):
     """Insert ``record``, or where ``on`` is taken set ``changes`` in the row that has it. Yields the row as stored.
 
     Raises, when executed:
@@ -94,7 +94,7 @@ class Upsert(msgspec.Struct, frozen=True):
     trusted: bool = False
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Delete the row ``id`` for good, marked or not. Yields nothing; raises like :class:`Update`."""
 
     collection: Collection
@@ -122,10 +122,10 @@ class Purge(msgspec.Struct, frozen=True):
 
 
 Write = Insert | Update | Upsert | Delete | Discard | Purge
-Outcome = list[Record] | TenantryError
-"""What came of one unit of several: what its first write yields, or why it was refused."""
+Outcome = Record | TenantryError | None
+"""What came of one write of many: the row as stored, nothing for a delete, or why it was refused."""
 REFUSALS = (AccessDenied, DataError, InvalidRecord, QuotaExceeded)
-"""The errors that are about one unit; any other is about all of them."""
+"""The errors that are about one write; any other is about all of them."""
 
 
 class Executor(Protocol):
@@ -157,14 +157,20 @@ class Executor(Protocol):
             Unavailable: It is not known whether the writes took place.
         """
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units in their order, in one transaction: one that is refused leaves nothing, the others take place.
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
+        """Run the writes in one transaction: one that is refused leaves nothing, and the others take place.
 
-        What comes of a unit is what would come of it if each ran by itself, one after the other. The first writes of
-        the units are of one kind and to one collection, and an :class:`Insert` among them has one record.
+        What comes of each is what would come of it if they ran one after the other, each by itself.
+
+        Args:
+            context: Who asks.
+            writes: Of one kind and to one collection; an :class:`Insert` among them has one record.
+            added: What shares the fate of single ones, by their position.
 
         Raises:
-            TenantryError: Not about one unit, such as ``Unavailable``; no unit took place, so far as is known.
+            TenantryError: It is not about one write, such as ``Unavailable``. None took place, so far as is known.
         """
 
 

@@ -347,7 +347,16 @@ class MultiTenantSDK:
         coalescer = Coalescer(reached.fetch) if performance.coalesce else None
         retry = Retry(settings.database.retry_attempts, settings.database.timeout)
         runtime = Runtime(
-            reached, self._own, self._models, lease, self._hooks, cursors, coalescer, _LOGS, retry=retry
+            reached,
+            self._own,
+            self._models,
+            lease,
+            self._hooks,
+            cursors,
+            coalescer,
+            _LOGS,
+            retry=retry,
+            batch_size=performance.batch_size,
         )
         self._loop = asyncio.get_running_loop()
         self._database, self._lease, self._runtime, self._guard = database, lease, runtime, guard

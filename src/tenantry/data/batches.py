@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenantry.context import Context
 from tenantry.data.calls import Calls
+from tenantry.data.columns import collector_paused
 from tenantry.data.records import touched, trusted
 from tenantry.data.units import check_no_unit
 from tenantry.errors import InvalidQuery, InvalidRecord, TenantryError, TransactionFailed
@@ -53,10 +54,11 @@ def _many(items: object) -> Items:
     return items
 
 
-def _check_size(size: object) -> None:
-    """Refuse what cannot be a batch size."""
+def _checked_size(size: object) -> int:
+    """Return a batch size, if it can be one."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST:
         raise InvalidQuery(f"expected a whole number from 1 to {_MOST:,}.", path="batch_size")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Task:
 
     verb: Verb
     plan: Plan
-    size: int
+    size: int | None
     atomic: bool
     context: Context | None
 
@@ -80,7 +82,7 @@ class Batches(Calls):
 
     async def _bulk(self, task: Task, target: Any, items: Any) -> BulkResult[Any]:
         """Run the items: ``target`` itself, or ``items`` where ``target`` is a model or a name."""
-        _check_size(task.size)
+        task = replace(task, size=_checked_size(self._runtime.batch_size if task.size is None else task.size))
         if not isinstance(target, str | type):
             if items is not None:
                 raise InvalidRecord("instances are the items; give no others beside them.", field="records")
@@ -95,7 +97,7 @@ class Batches(Calls):
         named = target is not None
         await self._admitted(task.context)
         try:
-            async for batch in batches(items, task.size):
+            async for batch in batches(items, task.size or self._runtime.batch_size):
                 target = target or self._of_first(batch[0])
                 await self._batch(task, target, named, batch, result)
         except TenantryError as error:
@@ -129,7 +131,8 @@ class Batches(Calls):
             raise TransactionFailed
         scope = await self._admitted(task.context)
         started, first = time.perf_counter(), len(result)
-        writes = task.plan(found, items, named)
+        with collector_paused():
+            writes = task.plan(found, items, named)
         try:
             outcomes = await self._outcomes(task.verb, found, scope, writes)
             refused = _refused(outcomes, first)
@@ -141,10 +144,14 @@ class Batches(Calls):
             self._after(task.verb, found, scope, started, changes={}, error=error)
             raise
         result.refused.update(refused)
-        ids = list(_taken_place(writes, outcomes))
-        for outcome in outcomes:
-            row = outcome[0] if isinstance(outcome, list) and outcome and task.verb != "delete" else None
-            result.stored.append(found.instantiate(row) if typed and row is not None else row)
+        kept = [
+            None if number in refused or task.verb == "delete" else row
+            for number, row in enumerate(outcomes, first)
+        ]
+        rows: list[Any] = kept
+        with collector_paused():
+            result.stored.extend([row and found.instantiate(row) for row in rows] if typed else rows)
+        ids = _written(writes, outcomes)
         if ids:
             self._after(task.verb, found, scope, started, ids=ids, changes={}, rows=len(ids))
         if refused:
@@ -154,24 +161,48 @@ class Batches(Calls):
         self, verb: Verb, found: Collection, scope: Context, writes: Sequence[Write | TenantryError]
     ) -> list[Outcome]:
         """Run what can be written, with what the within hooks add to it; return what came of every item."""
-        units: dict[int, list[Write]] = {}
-        outcomes: dict[int, Outcome] = {}
-        hooks = self._runtime.hooks
-        for position, write in enumerate(writes):
-            if isinstance(write, TenantryError):
-                outcomes[position] = write
-            elif not hooks.has_within:
-                units[position] = [write]
-            else:
+        outcomes: list[Outcome] = [write if isinstance(write, TenantryError) else None for write in writes]
+        added = self._added(verb, found, scope, writes, outcomes) if self._runtime.hooks.has_within else {}
+        tried = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        if tried:
+            units: list[Any] = [writes[number] for number in tried]
+            joined = {place: added[number] for place, number in enumerate(tried) if number in added}
+            done = await self._executor.execute_each(scope, units, joined)
+            if len(done) == len(outcomes):
+                return done
+            for number, outcome in zip(tried, done, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    def _added(
+        self,
+        verb: Verb,
+        found: Collection,
+        scope: Context,
+        writes: Sequence[Any],
+        outcomes: list[Outcome],
+    ) -> dict[int, list[Write]]:
+        """Return what the within hooks add, by the number of the item; what they refuse goes into ``outcomes``."""
+        added: dict[int, list[Write]] = {}
+        for number, write in enumerate(writes):
+            if outcomes[number] is None:
                 try:
-                    added = hooks.within(Operation(verb, found, scope, *touched(write)))
-                    units[position] = [write, *map(trusted, added)]
+                    more = self._runtime.hooks.within(Operation(verb, found, scope, *touched(write)))
                 except REFUSALS as error:
-                    outcomes[position] = error
-        if units:
-            found_out = await self._executor.execute_each(scope, list(units.values()))
-            outcomes.update(zip(units, found_out, strict=True))
-        return [outcomes[position] for position in range(len(writes))]
+                    outcomes[number] = error
+                    continue
+                if more:
+                    added[number] = list(map(trusted, more))
+        return added
+
+
+def _written(writes: Sequence[Any], outcomes: Sequence[Outcome]) -> list[Any]:
+    """Return the ids of the rows that were written; an upsert may have found its row under another."""
+    return [
+        write.id if row is None else row["id"]
+        for write, row in zip(writes, outcomes, strict=True)
+        if not isinstance(row, TenantryError)
+    ]
 
 
 def _refused(outcomes: Sequence[Outcome], first: int) -> dict[int, TenantryError]:
@@ -182,10 +213,3 @@ def _refused(outcomes: Sequence[Outcome], first: int) -> dict[int, TenantryError
             outcome.index = index
             refused[index] = outcome
     return refused
-
-
-def _taken_place(writes: Sequence[Any], outcomes: Sequence[Outcome]) -> Iterator[Any]:
-    """Yield the ids of the rows that were written; an upsert may have found its row under another."""
-    for write, outcome in zip(writes, outcomes, strict=True):
-        if isinstance(outcome, list):
-            yield outcome[0]["id"] if outcome else write.id

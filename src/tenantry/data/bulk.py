@@ -34,7 +34,7 @@ class Bulk(Batches):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -45,7 +45,7 @@ class Bulk(Batches):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -56,7 +56,7 @@ class Bulk(Batches):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -66,7 +66,7 @@ class Bulk(Batches):
         records: Any = None,
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -75,7 +75,7 @@ class Bulk(Batches):
         Args:
             target: Instances of a model, or a model or the name of a collection followed by records.
             records: The records, for a collection that is given.
-            batch_size: How many items are one statement and one transaction; at most 100,000.
+            batch_size: How many items are one transaction, at most 100,000; by default ``performance.batch_size``.
             atomic: Store all or none, and raise the first item's error; it carries its ``index``.
             context: For an unbound manager, who asks.
 
@@ -92,7 +92,7 @@ class Bulk(Batches):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -103,7 +103,7 @@ class Bulk(Batches):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -114,7 +114,7 @@ class Bulk(Batches):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -124,7 +124,7 @@ class Bulk(Batches):
         changes: Any = None,
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -152,7 +152,7 @@ class Bulk(Batches):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -164,7 +164,7 @@ class Bulk(Batches):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -176,7 +176,7 @@ class Bulk(Batches):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -187,7 +187,7 @@ class Bulk(Batches):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -216,7 +216,7 @@ class Bulk(Batches):
         records: Many[KeyedModel],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -227,7 +227,7 @@ class Bulk(Batches):
         ids: Many[Any],
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -237,7 +237,7 @@ class Bulk(Batches):
         ids: Any = None,
         /,
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]:

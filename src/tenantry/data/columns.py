@@ -7,9 +7,12 @@ few passes that run in C, which is several times as fast as a function call for 
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +24,22 @@ from tenantry.types import Record
 
 _INT64 = 2**63
 _NONE = type(None)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let the collector wait for a moment in which nothing is awaited.
+
+    All that a batch allocates stays; going over it several times in between takes as long as the work itself.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def new_records(
@@ -60,6 +79,8 @@ def canonical(collection: Collection, field: Field, values: list[Any]) -> list[A
         present = [value for value in values if value is not None]
     if field.kind is Kind.ENUM:
         settled = kinds <= {field.enum}
+    elif field.kind is Kind.DECIMAL:
+        settled = kinds <= {Decimal} and (not present or _is_decimal(field, present))
     else:
         known, check = _SETTLED.get(field.kind, (_NONE, _never))
         settled = kinds <= {known} and (not present or check(present))
@@ -93,6 +114,16 @@ def _is_integer(values: list[int]) -> bool:
 
 def _is_real(values: list[float]) -> bool:
     return 0.0 not in values and all(map(math.isfinite, values))  # there is a negative zero
+
+
+def _is_decimal(field: Field, values: list[Decimal]) -> bool:
+    """Whether all are above zero, small enough, and have just as many places as the field."""
+    quantum = Decimal(1).scaleb(-field.places)
+    if not (
+        field.fixed_places and all(map(quantum.same_quantum, values))
+    ):  # which no infinity and no NaN has
+        return False
+    return min(values) > 0 and max(values) < Decimal(10) ** (field.digits - field.places)
 
 
 def _is_instant(values: list[dt.datetime]) -> bool:

@@ -43,6 +43,7 @@ class Runtime:
     systems: set[SystemContext] = field(default_factory=set)
     retry: Retry = field(default_factory=lambda: Retry(attempts=1, seconds=0.0))
     raw: bool = True  # whether SQL of the caller's own may run, of which no hook sees what it writes
+    batch_size: int = 1_000
 
     def collection(self, target: object) -> tuple[Collection, bool]:
         """Return the collection that ``target``, a model or a name, stands for, and whether it was a model."""

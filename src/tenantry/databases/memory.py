@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -157,11 +157,13 @@ class MemoryAdapter:
             self._check_fence(context)
             return self._unit(context, writes)
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units one after the other; those that are refused leave nothing."""
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
+        """Run the writes one after the other; those that are refused leave nothing."""
         async with self._turn:
             self._check_fence(context)
-            return self._each(context, units)
+            return self._each(context, writes, added)
 
     @asynccontextmanager
     async def transaction(
@@ -234,23 +236,27 @@ class MemoryAdapter:
         quotas = {name: plan["quotas"] for name, plan in plans.items()}
         return row["plan"], stored_limits(row["plan"], quotas, row["quotas"])
 
-    def _each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+    def _each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
         before = _copy(self._tables)
         try:
-            return [self._one(context, unit) for unit in units]
+            return [self._one(context, write, added.get(number, ())) for number, write in enumerate(writes)]
         except BaseException:
             self._tables = before
             raise
 
-    def _one(self, context: Context, unit: Sequence[Write]) -> Outcome:
+    def _one(self, context: Context, write: Write, added: Sequence[Write]) -> Outcome:
         try:
-            single = len(unit) == 1 and isinstance(unit[0], Insert | Update | Upsert)
+            single = isinstance(write, Insert | Update | Upsert) and not added
             if single and not self._limits(context)[1]:
                 # It changes one row at its very end, so that nothing has to be put back.
-                return [_clone(row) for row in self._write(context, unit[0])]
-            return self._unit(context, unit)[0]
+                rows = [_clone(row) for row in self._write(context, write)]
+            else:
+                rows = self._unit(context, [write, *added])[0]
         except REFUSALS as error:
             return error
+        return rows[0] if rows else None
 
     def _visible(
         self, context: Context, collection: Collection, deleted: Deleted = "without"
@@ -439,9 +445,11 @@ class _Transaction:
         self._check(context)
         return self._adapter._unit(context, writes)
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
         self._check(context)
-        return self._adapter._each(context, units)
+        return self._adapter._each(context, writes, added)
 
     def _check(self, context: Context) -> None:
         if self.over:

@@ -637,7 +637,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -649,7 +649,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -661,7 +661,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[Mapping[str, Any]],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -672,7 +672,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -681,7 +681,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         Args:
             target: Instances of a model, or a model or the name of a collection followed by records.
             records: The records, for a collection that is given.
-            batch_size: How many items are one statement and one transaction; at most 100,000.
+            batch_size: How many items are one transaction, at most 100,000; by default ``performance.batch_size``.
             atomic: Store all or none, and raise the first item's error; it carries its ``index``.
             context: For an unbound manager, who asks.
 
@@ -700,7 +700,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[M],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -712,7 +712,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -724,7 +724,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Many[Change],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -735,7 +735,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         changes: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -765,7 +765,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -778,7 +778,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[M]: ...
@@ -791,7 +791,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Record]: ...
@@ -803,7 +803,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         /,
         *,
         on: Sequence[str] = ("id",),
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[Any]:
@@ -836,7 +836,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         records: Many[KeyedModel],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -848,7 +848,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         ids: Many[Any],
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]: ...
@@ -859,7 +859,7 @@ class DataManager(Bound[asynchronous.DataManager]):
         ids: Any = None,
         /,
         *,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         atomic: bool = False,
         context: Context | None = None,
     ) -> BulkResult[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -28,7 +28,7 @@ from tenantry.databases._tables import Existing, ExistingColumn
 from tenantry.databases.postgres import counting, indexes, policies, seal
 from tenantry.databases.postgres.attest import attest
 from tenantry.databases.postgres.binding import Scope, bind
-from tenantry.databases.postgres.bulk import Each
+from tenantry.databases.postgres.bulk import Each, is_about_one
 from tenantry.databases.postgres.create import missing_tables
 from tenantry.databases.postgres.dialect import PostgresDialect
 from tenantry.databases.postgres.explain import explain
@@ -56,6 +56,7 @@ from tenantry.errors import (
 )
 from tenantry.plans.quotas import Count
 from tenantry.ports import (
+    REFUSALS,
     Capability,
     Catalog,
     Executor,
@@ -395,17 +396,35 @@ class PostgresAdapter:
             raise self._translated(error, nothing_written=unwritten) from error
         return results
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units, as many as possible in one statement; those that are refused leave nothing."""
-        pool, tenant = self._scope(context)
-        with self._writing(context, [write for unit in units for write in unit]):
-            async with self._begun(pool, tenant, None) as connection:
-                return await self._each(connection, context, units)
-
-    async def _each(
-        self, connection: Any, context: Context, units: Sequence[Sequence[Write]]
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
     ) -> list[Outcome]:
-        return await Each(self._compiler, connection, context, self._drive, self._translated).run(units)
+        """Run the writes, as many as possible in one statement; those that are refused leave nothing."""
+        pool, tenant = self._scope(context)
+        everything = [*writes, *(write for unit in added.values() for write in unit)]
+        with self._writing(context, everything):
+            outcomes = None if added else await self._at_once(pool, tenant, context, writes)
+            if outcomes is not None:
+                return outcomes
+            async with self._begun(pool, tenant, None) as connection:
+                return await self._each(connection, context).run(writes, added)
+
+    async def _at_once(
+        self, pool: TenantPool, tenant: str | None, context: Context, writes: Sequence[Write]
+    ) -> list[Outcome] | None:
+        """Do them in one statement, without a transaction around it; nothing came of it where one was refused."""
+        try:
+            async with pool.statement(tenant) as connection:
+                return await self._each(connection, context).at_once(writes)
+        except REFUSALS:
+            return None
+        except _DRIVER_ERRORS as error:
+            if isinstance(error, asyncpg.PostgresError) and is_about_one(error):
+                return None
+            raise self._translated(error) from error
+
+    def _each(self, connection: Any, context: Context) -> Each:
+        return Each(self._compiler, connection, context, self._drive, self._translated)
 
     async def _check_sight(self, collections: Sequence[Collection]) -> None:
         if collections:
@@ -678,14 +697,16 @@ class _Transaction:
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error, nothing_written=True) from error
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
         self._check(context)
         if isinstance(context, SystemContext):
-            writes = [write for unit in units for write in unit]
-            self._noted.enter_context(self._adapter._writing(context, writes))
+            everything = [*writes, *(write for unit in added.values() for write in unit)]
+            self._noted.enter_context(self._adapter._writing(context, everything))
         try:
             async with self._turn:
-                return await self._adapter._each(self._connection, context, units)
+                return await self._adapter._each(self._connection, context).run(writes, added)
         except _DRIVER_ERRORS as error:
             raise self._adapter._translated(error, nothing_written=True) from error
 

@@ -1,16 +1,16 @@
-"""Many units of work in one transaction, of which those that are refused leave nothing.
+"""Many writes in one transaction, of which those that are refused leave nothing.
 
 They run together, in statements that take many rows at once. Where the server refuses such a statement, its savepoint
-is rolled back and each half runs by itself, until what was refused is one unit: a few statements for each bad one,
+is rolled back and each half runs by itself, until what was refused is one write: a few statements for each bad one,
 however many good ones are around it.
 
-A statement sees the rows as they were before it, so units that would meet each other's effects do not share one; what
+A statement sees the rows as they were before it, so writes that would meet each other's effects do not share one; what
 comes of them is what would come of them one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
@@ -24,11 +24,10 @@ from tenantry.query import EVERYTHING
 from tenantry.schema import Collection
 from tenantry.types import Record
 
-Unit = Sequence[Write]
 Drive = Callable[[Any, Context, Write], Awaitable[list[Record]]]
 
 # What the server says of one row; any other of its errors is about the whole statement.
-_REFUSED = (
+REFUSED = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
     asyncpg.DataError,
@@ -36,12 +35,13 @@ _REFUSED = (
 )
 
 
-def _is_about_one(error: asyncpg.PostgresError) -> bool:
-    return isinstance(error, _REFUSED) or error.sqlstate == SQLSTATE_QUOTA
+def is_about_one(error: asyncpg.PostgresError) -> bool:
+    """Whether the server says it of one row; any other of its errors is about the whole statement."""
+    return isinstance(error, REFUSED) or error.sqlstate == SQLSTATE_QUOTA
 
 
 class Each:
-    """Runs units in an open transaction of ``connection``.
+    """Runs writes in an open transaction of ``connection``.
 
     Args:
         compiler: Of the statements that take many rows.
@@ -65,63 +65,82 @@ class Each:
         self._drive = drive
         self._translated = translated
 
-    async def run(self, units: Sequence[Unit]) -> list[Outcome]:
-        """Return what came of each unit."""
+    async def at_once(self, writes: Sequence[Write]) -> list[Outcome] | None:
+        """Return what came of each, if one statement can do them all; the connection need not be in a transaction."""
+        if not _shareable(writes, {}) or len(await self._starts(writes, {})) > 1:
+            return None
+        return await self._together(writes)
+
+    async def run(self, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]) -> list[Outcome]:
+        """Return what came of each write, with what is added to it."""
+        starts = await self._starts(writes, added)
         outcomes: list[Outcome] = []
-        runs = await self._runs(units)
-        for run in runs:
-            outcomes += await self._attempt(run)
+        for start, end in zip(starts, [*starts[1:], len(writes)], strict=True):
+            outcomes += await self._attempt(writes, added, start, end)
         return outcomes
 
-    async def _attempt(self, units: Sequence[Unit]) -> list[Outcome]:
+    async def _attempt(
+        self, writes: Sequence[Write], added: Mapping[int, Sequence[Write]], start: int, end: int
+    ) -> list[Outcome]:
         await self._connection.execute("SAVEPOINT batch")
         try:
-            outcomes = await self._together(units)
+            if end - start == 1:
+                outcomes = [await self._alone(writes[start], added.get(start, ()))]
+            else:
+                outcomes = await self._together(writes[start:end])
+                if added:
+                    await self._add(outcomes, added, start)
         except (*REFUSALS, asyncpg.PostgresError) as error:
-            if isinstance(error, asyncpg.PostgresError) and not _is_about_one(error):
+            if isinstance(error, asyncpg.PostgresError) and not is_about_one(error):
                 raise
             await self._connection.execute("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
-            if len(units) == 1:
+            if end - start == 1:
                 return [error if isinstance(error, TenantryError) else self._translated(error)]
-            middle = len(units) // 2
-            return await self._attempt(units[:middle]) + await self._attempt(units[middle:])
+            middle = (start + end) // 2
+            first = await self._attempt(writes, added, start, middle)
+            return first + await self._attempt(writes, added, middle, end)
         await self._connection.execute("RELEASE SAVEPOINT batch")
         return outcomes
 
-    async def _together(self, units: Sequence[Unit]) -> list[Outcome]:
-        if len(units) == 1:
-            done = [await self._drive(self._connection, self._context, write) for write in units[0]]
-            return [done[0]]
-        outcomes = await self._first_writes([unit[0] for unit in units])
-        added: dict[str, list[Insert]] = {}
-        for unit, outcome in zip(units, outcomes, strict=True):
-            if isinstance(outcome, list):
-                for write in cast("Sequence[Insert]", unit[1:]):
-                    added.setdefault(write.collection.name, []).append(write)
-        for writes in added.values():
-            records = [record for write in writes for record in write.records]
-            await self._drive(self._connection, self._context, Insert(writes[0].collection, records))
-        return outcomes
+    async def _alone(self, write: Write, added: Sequence[Write]) -> Outcome:
+        rows = await self._drive(self._connection, self._context, write)
+        for more in added:
+            await self._drive(self._connection, self._context, more)
+        return rows[0] if rows else None
 
-    async def _first_writes(self, writes: Sequence[Any]) -> list[Outcome]:
+    async def _add(
+        self, outcomes: Sequence[Outcome], added: Mapping[int, Sequence[Write]], start: int
+    ) -> None:
+        """Insert what is added to the writes that took place, all that goes to one collection at once."""
+        records: dict[str, list[Record]] = {}
+        collections: dict[str, Collection] = {}
+        for number, outcome in enumerate(outcomes, start):
+            if not isinstance(outcome, TenantryError):
+                for write in cast("Sequence[Insert]", added.get(number, ())):
+                    collections[write.collection.name] = write.collection
+                    records.setdefault(write.collection.name, []).extend(write.records)
+        for name, collection in collections.items():
+            await self._drive(self._connection, self._context, Insert(collection, records[name]))
+
+    async def _together(self, writes: Sequence[Any]) -> list[Outcome]:
         compiler, context = self._compiler, self._context
         if isinstance(writes[0], Insert):
             step = compiler.insert_many(context, writes)
             await self._connection.fetch(step.statement.text, *step.args)
-            return [list(write.records) for write in writes]
+            return [write.records[0] for write in writes]
         if isinstance(writes[0], Upsert):
             step = compiler.upsert_many(context, writes)
             rows = await self._connection.fetch(step.statement.text, *step.args)
-            return [[record] for record in step.statement.records(rows)]
+            return list(step.statement.records(rows))
         if isinstance(writes[0], Update):
             step = compiler.update_many(context, writes)
         else:
             step = compiler.delete_many(context, writes)
         rows = await self._connection.fetch(step.statement.text, *step.args)
-        found = {record["id"]: [record] for record in step.statement.records(rows)}
+        found = {record["id"]: record for record in step.statement.records(rows)}
         missing = await self._missing([write for write in writes if write.id not in found])
         if isinstance(writes[0], Delete):
-            return [missing.get(write.id, []) for write in writes]
+            return [missing.get(write.id) for write in writes]
         return [missing.get(write.id) or found[write.id] for write in writes]
 
     async def _missing(self, writes: Sequence[Update | Delete]) -> dict[Any, Outcome]:
@@ -141,35 +160,27 @@ class Each:
                 errors[write.id] = Conflict(collection.name, write.id, expected=expected, current=stored)
         return errors
 
-    # -- which units may share a statement
+    # -- which writes may share a statement
 
-    async def _runs(self, units: Sequence[Unit]) -> list[Sequence[Unit]]:
-        """Return the units in runs, each of which is one statement."""
-        firsts = [unit[0] for unit in units]
-        collection = firsts[0].collection
-        if not all(_is_simple(unit, collection) for unit in units):
-            return [[unit] for unit in units]
-        if isinstance(firsts[0], Delete) and self._refers_to_itself(collection):
-            return [[unit] for unit in units]
-        starts = await self._starts(firsts, collection)
-        return [units[start:end] for start, end in zip(starts, [*starts[1:], len(units)], strict=True)]
-
-    async def _starts(self, writes: Sequence[Any], collection: Collection) -> list[int]:
-        if isinstance(writes[0], Update):
+    async def _starts(self, writes: Sequence[Any], added: Mapping[int, Sequence[Write]]) -> Sequence[int]:
+        """Return where runs begin, each of which can be one statement."""
+        first, collection = writes[0], writes[0].collection
+        if not _shareable(writes, added):
+            return range(len(writes))
+        if isinstance(first, Delete) and self._refers_to_itself(collection):
+            return range(len(writes))
+        if isinstance(first, Update):
             later = await self._freed_later(writes, collection)
             return _starts([(write.id,) for write in writes], later)
-        if isinstance(writes[0], Delete):
+        if isinstance(first, Delete):
             return _starts([(write.id,) for write in writes], {})
-        if isinstance(writes[0], Insert):
-            records = [write.records[0] for write in writes]
-            return _starts([() for _ in writes], _referred_later(collection, records))
-        records = [write.record for write in writes]
-        keys = [
-            tuple(record[name] for name in write.on) for write, record in zip(writes, records, strict=True)
-        ]
-        shapes = [(write.on, write.changes) for write in writes]
+        if isinstance(first, Insert):
+            later = _referred_later(collection, [write.records[0] for write in writes])
+            return _starts([() for _ in writes], later) if later else (0,)
+        keys = [tuple(write.record[name] for name in write.on) for write in writes]
+        later = _referred_later(collection, [write.record for write in writes])
         return _starts(
-            [() if None in key else key for key in keys], _referred_later(collection, records), shapes
+            [() if None in key else key for key in keys], later, [write.changes for write in writes]
         )
 
     async def _freed_later(self, writes: Sequence[Update], collection: Collection) -> dict[int, int]:
@@ -198,31 +209,30 @@ class Each:
         return later
 
     def _refers_to_itself(self, collection: Collection) -> bool:
-        """Whether deleting a row may reach others of its collection, by whatever way."""
+        """Whether deleting a row may take others of its collection along; no circle is longer than that."""
         table = self._compiler.tables[collection.name]
-        reached, todo = set(), [table]
-        while todo:
-            for key in todo.pop().foreign_key_constraints:
-                if key.referred_table is table:
-                    return True
-                if key.referred_table not in reached:
-                    reached.add(key.referred_table)
-                    todo.append(key.referred_table)
-        return False
+        return any(key.referred_table is table for key in table.foreign_key_constraints)
 
 
-def _is_simple(unit: Unit, collection: Collection) -> bool:
-    """Whether the unit can share statements with its neighbours."""
-    first, *added = unit
-    if isinstance(first, Insert) and len(first.records) != 1:
+def _shareable(writes: Sequence[Write], added: Mapping[int, Sequence[Write]]) -> bool:
+    """Whether the writes, with what is added to them, can share statements."""
+    collection = writes[0].collection
+    return all(_is_simple(write, collection) for write in writes) and all(
+        isinstance(write, Insert) and write.collection is not collection
+        for unit in added.values()
+        for write in unit
+    )
+
+
+def _is_simple(write: Write, collection: Collection) -> bool:
+    if isinstance(write, Insert) and len(write.records) != 1:
         return False
-    if isinstance(first, Discard) or (isinstance(first, Update) and first.deleted != "without"):
+    if isinstance(write, Discard) or (isinstance(write, Update) and write.deleted != "without"):
         return False
-    if isinstance(first, Upsert) and collection.soft and first.on == ("id",):
+    if isinstance(write, Upsert) and collection.soft and write.on == ("id",):
         return False  # one that meets a deleted row yields none, and would not be told apart
-    if not isinstance(first, Insert | Purge) and first.where is not EVERYTHING:
-        return False  # which rows it may touch is said in the statement of one row
-    return all(isinstance(write, Insert) and write.collection is not collection for write in added)
+    # which rows it may touch is said in the statement of one row
+    return isinstance(write, Insert | Purge) or write.where is EVERYTHING
 
 
 def _referred_later(collection: Collection, records: Sequence[Record]) -> dict[int, int]:

@@ -17,6 +17,7 @@ from tenantry.schema import TENANT, Collection, Field, Kind
 from tenantry.types import Record
 
 _GIVEN = Field("given", Kind.BOOL)
+_IN_COMMON = frozenset({"version", "created_at", "updated_at"})
 
 
 class BulkCompiler(Compiler):
@@ -63,7 +64,7 @@ class BulkCompiler(Compiler):
         if statement is None:
             table = self.tables[collection.name]
             given = self._given([collection.key, collection.fields["version"]])
-            built: Any = self._matching(sa.delete(table), collection, given.c.c0, given.c.c1, "with")
+            built: Any = self._matching(sa.delete(table), collection, given.c.p0, given.c.p1, "with")
             built = built.returning(table.c.id)
             statement = self._remember(key, built, collection, (collection.key,), values=2)
         columns = [self._ids(collection, writes), [write.expected_version for write in writes]]
@@ -81,21 +82,33 @@ class BulkCompiler(Compiler):
     ) -> Step:
         self._check(context, collection, write=True)
         fields = tuple(collection.fields.values())
-        statement = self._statements.get(key)
+        columns = [list(map(itemgetter(field.name), records)) for field in fields]
+        # Rows that are made together have these in common: one value in place of an array of it.
+        same = tuple(
+            field.name in _IN_COMMON and column.count(column[0]) == len(column)
+            for field, column in zip(fields, columns, strict=True)
+        )
+        statement = self._statements.get((key, same))
         if statement is None:
-            built = self._insert_from(collection, fields)
+            built = self._insert_from(collection, fields, same)
             if upsert is not None:
                 built = self._on_conflict(built, collection, upsert)
             returned = () if upsert is None else fields
-            statement = self._remember(key, built, collection, returned, values=len(fields))
-        columns = [
-            self._encoded(collection, field, list(map(itemgetter(field.name), records))) for field in fields
+            statement = self._remember((key, same), built, collection, returned, values=len(fields))
+        values = [
+            column[0] if one else self._encoded(collection, field, column)
+            for field, column, one in zip(fields, columns, same, strict=True)
         ]
-        return Step(statement, statement.pick((context.tenant_id, *columns)))
+        return Step(statement, statement.pick((context.tenant_id, *values)))
 
-    def _insert_from(self, collection: Collection, fields: Sequence[Field]) -> Any:
-        given = self._given(fields)
-        names, values = [field.name for field in fields], list(given.c)
+    def _insert_from(self, collection: Collection, fields: Sequence[Field], same: Sequence[bool]) -> Any:
+        given = self._given([None if one else field for field, one in zip(fields, same, strict=True)])
+        columns = iter(given.c)
+        names = [field.name for field in fields]
+        values: list[Any] = [
+            self._param(field, f"p{number}") if one else next(columns)
+            for number, (field, one) in enumerate(zip(fields, same, strict=True))
+        ]
         if collection.scope == "tenant":
             names.insert(0, "tenant_id")
             values.insert(0, self._param(TENANT, "tenant"))
@@ -136,15 +149,15 @@ class BulkCompiler(Compiler):
         built = built.where(table.c.id == id)
         return built if version is None else built.where(version.is_(None) | (table.c.version == version))
 
-    def _given(self, fields: Sequence[Field]) -> Any:
-        """Return rows made of one array for each field; their columns are ``c0``, ``c1`` and so on."""
-        arrays = [
-            sa.bindparam(f"p{number}", type_=postgresql.ARRAY(self.dialect.parameter_type(field)))
+    def _given(self, fields: Sequence[Field | None]) -> Any:
+        """Return rows made of one array for each field; a field's column has the name of its parameter."""
+        types = {
+            f"p{number}": self.dialect.parameter_type(field)
             for number, field in enumerate(fields)
-        ]
-        columns = [
-            sa.column(f"c{number}", self.dialect.parameter_type(field)) for number, field in enumerate(fields)
-        ]
+            if field is not None
+        }
+        arrays = [sa.bindparam(name, type_=postgresql.ARRAY(kind)) for name, kind in types.items()]
+        columns = [sa.column(name, kind) for name, kind in types.items()]
         return sa.func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
 
     def _ids(self, collection: Collection, writes: Sequence[Update | Delete]) -> list[Any]:

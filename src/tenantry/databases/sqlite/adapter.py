@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -281,12 +281,14 @@ class SQLiteAdapter:
         async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units one after the other; those that are refused leave nothing."""
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
+        """Run the writes one after the other; those that are refused leave nothing."""
 
         def work(connection: Connection) -> list[Outcome]:
             connection.check_fence(context)
-            return self._each(connection, context, units)
+            return self._each(connection, context, writes, added)
 
         async with self._my_turn(context.tenant_id):
             return await self._write(lambda connection: in_transaction(connection, lambda: work(connection)))
@@ -421,19 +423,27 @@ class SQLiteAdapter:
         ]
 
     def _each(
-        self, connection: Connection, context: Context, units: Sequence[Sequence[Write]]
+        self,
+        connection: Connection,
+        context: Context,
+        writes: Sequence[Write],
+        added: Mapping[int, Sequence[Write]],
     ) -> list[Outcome]:
-        records = [unit[0].records[0] for unit in units if len(unit) == 1 and isinstance(unit[0], Insert)]
-        if len(records) == len(units) > 1:
-            together = [Insert(units[0][0].collection, records)]
-            if isinstance(self._one(connection, context, together), list):
-                return [[record] for record in records]
-        return [self._one(connection, context, unit) for unit in units]
+        records = [write.records[0] for write in writes if isinstance(write, Insert)]
+        if not added and len(records) == len(writes) > 1:
+            together = Insert(writes[0].collection, records)
+            if not isinstance(self._one(connection, context, together), TenantryError):
+                return list(records)
+        return [
+            self._one(connection, context, write, *added.get(number, ()))
+            for number, write in enumerate(writes)
+        ]
 
-    def _one(self, connection: Connection, context: Context, unit: Sequence[Write]) -> Outcome:
+    def _one(self, connection: Connection, context: Context, *unit: Write) -> Outcome:
         connection.control("SAVEPOINT unit")
         try:
-            outcome: Outcome = self._perform(connection, context, unit)[0]
+            rows = self._perform(connection, context, unit)[0]
+            outcome: Outcome = rows[0] if rows else None
         except REFUSALS as error:
             connection.control("ROLLBACK TO unit")
             outcome = error
@@ -537,9 +547,11 @@ class _Transaction:
         self._check(context)
         return await self._adapter._write(lambda c: self._adapter._perform(c, context, writes))
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
         self._check(context)
-        return await self._adapter._write(lambda c: self._adapter._each(c, context, units))
+        return await self._adapter._write(lambda c: self._adapter._each(c, context, writes, added))
 
     def _check(self, context: Context) -> None:
         if self.over:

@@ -105,22 +105,24 @@ class Guard:
             return [plan.shown(rows) for plan, rows in zip(planned, stored, strict=True)]
         raise _bared(clash, planned)
 
-    async def execute_each(self, context: Context, units: Sequence[Sequence[Write]]) -> list[Outcome]:
-        """Run the units that the user may run; the others are refused one by one."""
+    async def execute_each(
+        self, context: Context, writes: Sequence[Write], added: Mapping[int, Sequence[Write]]
+    ) -> list[Outcome]:
+        """Run the writes that the user may run; the others are refused one by one."""
         if isinstance(context, SystemContext):
-            return await self._inner.execute_each(context, units)
+            return await self._inner.execute_each(context, writes, added)
         outcomes: dict[int, Outcome] = {}
         planned: dict[int, list[Planned]] = {}
-        for index, unit in enumerate(units):
+        for index, write in enumerate(writes):
             try:
-                planned[index] = await self._plan(context, unit)
+                planned[index] = await self._plan(context, [write, *added.get(index, ())])
             except AccessDenied as error:
                 outcomes[index] = error
         try:
             outcomes.update(await self._run_each(context, planned))
         except _Outside as outside:
             raise next(iter(outside.refused.values())) from None
-        return [outcomes[index] for index in range(len(units))]
+        return [outcomes[index] for index in range(len(writes))]
 
     async def _plan(self, context: TenantContext, unit: Sequence[Write]) -> list[Planned]:
         return [await self._planned(context, write) for write in unit]
@@ -131,18 +133,24 @@ class Guard:
         """Return what came of each unit. Inside a transaction, a row that must not be stored ends all of it."""
         outcomes: dict[int, Outcome] = {}
         outside: dict[int, AccessDenied] = {}
-        units = [[plan.write for plan in unit] for unit in planned.values()]
-        ran = await self._inner.execute_each(context, units) if units else []
+        writes = [unit[0].write for unit in planned.values()]
+        added = {
+            place: [plan.write for plan in unit[1:]]
+            for place, unit in enumerate(planned.values())
+            if len(unit) > 1
+        }
+        ran = await self._inner.execute_each(context, writes, added) if writes else []
         for index, found in zip(planned, ran, strict=True):
             first = planned[index][0]
             if isinstance(found, TenantryError):
                 outcomes[index] = _bared(found, planned[index])
                 continue
+            rows = [] if found is None else [found]
             try:
-                first.check(found)
+                first.check(rows)
             except AccessDenied as error:
                 outside[index] = error
-            outcomes[index] = first.shown(found)
+            outcomes[index] = next(iter(first.shown(rows)), None)
         if outside:
             raise _Outside(outside)
         return outcomes

@@ -28,6 +28,7 @@ from __future__ import annotations
 from tenantry.testing.conformance.access import Access
 from tenantry.testing.conformance.administration import Administration
 from tenantry.testing.conformance.aggregates import Aggregates
+from tenantry.testing.conformance.bulk import Bulk
 from tenantry.testing.conformance.constraints import Constraints
 from tenantry.testing.conformance.deletes import Deletes
 from tenantry.testing.conformance.filters import Filters
@@ -49,6 +50,7 @@ class Conformance(
     Values,
     Filters,
     Rows,
+    Bulk,
     Pages,
     Streams,
     Aggregates,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tenantry.aggregates import Count, Max
 from tenantry.conditions import is_in
-from tenantry.errors import AccessDenied, Conflict, FieldHidden, NotFound, UniqueViolation
+from tenantry.errors import AccessDenied, Conflict, FieldHidden, NotFound, TenantryError, UniqueViolation
 from tenantry.filters import parse_where
 from tenantry.ports import Delete, Update, Upsert, Write
 from tenantry.query import Filter
@@ -143,13 +143,13 @@ class Access(Setting):
         record = {"text": "c", "version": 1, "created_at": moment, "updated_at": moment}
         changes: Record = {"text": "c", "updated_at": moment}
 
-        def each(make: Callable[[str], Write]) -> list[Sequence[Write]]:
-            return [[make(str(n))] for n in range(6)]
+        def each(make: Callable[[str], Write]) -> list[Write]:
+            return [make(str(n)) for n in range(6)]
 
         def where(text: str) -> Filter:
             return parse_where(notes, {"text": text})
 
-        for units, refusal in (
+        for writes, refusal in (
             (each(lambda id: Update(notes, id, changes, None, where("a"))), NotFound),
             (
                 each(lambda id: Upsert(notes, {"id": id, **record}, ("id",), tuple(changes), where("c"))),
@@ -157,8 +157,8 @@ class Access(Setting):
             ),
             (each(lambda id: Delete(notes, id, None, where("c"))), NotFound),
         ):
-            done = await database.execute_each(acme.context, units)
-            assert [isinstance(outcome, list) for outcome in done] == [True, False] * 3
+            done = await database.execute_each(acme.context, writes, {})
+            assert [not isinstance(outcome, TenantryError) for outcome in done] == [True, False] * 3
             assert all(isinstance(outcome, refusal) for outcome in done[1::2])
         assert [row["text"] for row in await acme.data.read("notes")] == ["b", "b", "b"]
 
