@@ -20,7 +20,6 @@ from tenantry.testing.conformance.setting import Setting
 from tenantry.testing.conformance.transactions import Transactions
 from tenantry.testing.models import MODELS
 
-
 # Who sees only some of the rows finds no words that are merely alike, since the choice of them would tell of other
 # rows; and deletes for good only row by row. Both are tested beside the policy's own rules.
 OF_ALL_ROWS = frozenset(
