@@ -11,7 +11,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from tenantry.alembic.roles import roles_of
 from tenantry.databases.postgres.findings import ExpectedTable
-from tenantry.databases.postgres.policies import Privilege, quote, table_name
+from tenantry.databases.postgres.policies import Privilege, Reach, quote, table_name
 
 SIGHT_POLICY: Final = "tenantry_migration"
 
@@ -103,7 +103,7 @@ class ReserveTableOp(GuardOp):
         *,
         schema: str | None = None,
         app: Sequence[Privilege] = (),
-        owner: bool = False,
+        owner: Reach | None = None,
     ) -> None:
         """Give a table of the SDK's own its policies and grants.
 
@@ -112,7 +112,7 @@ class ReserveTableOp(GuardOp):
             table_name: The table.
             schema: Its schema.
             app: What the app role may do with the sealed tenant's rows.
-            owner: Whether the owner's functions, which count, reach its rows.
+            owner: How the owner's functions, which count, reach its rows: ``read`` or ``write``.
         """
         expected = ExpectedTable(schema or "public", table_name, "control", app=tuple(app), owner=owner)
         operations.invoke(cls(expected))

@@ -66,7 +66,7 @@ def _reserve(context: AutogenContext, operation: ReserveTableOp) -> str:
         expected.table,
         schema=operation.schema,
         app=list(expected.app) if expected.app else None,
-        owner=expected.owner or None,
+        owner=expected.owner,
     )
 
 

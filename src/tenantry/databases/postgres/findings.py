@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from tenantry.databases._tables import Tables
 from tenantry.databases.postgres.policies import (
     TENANT_COLUMN,
     Privilege,
+    Reach,
     Roles,
     control_table_policies,
     open_table_policies,
@@ -29,7 +30,11 @@ INIT_COMMAND: Final = "tenantry init --admin-url postgresql://postgres@HOST/DATA
 SCHEMA_LOCK: Final = 0x7465_6E61_6E74
 """The advisory lock under which one process at a time changes tables: in ASCII, tenant."""
 
-_COUNTED_WITH: Final = frozenset({"tenantry_tenants", PLANS.name, USAGE.name})
+_COUNTED_WITH: Final[Mapping[str, Reach]] = {
+    "tenantry_tenants": "read",
+    PLANS.name: "read",
+    USAGE.name: "write",
+}
 
 Severity = Literal["error", "warning"]
 Kind = Literal["tenant", "shared", "open", "control"]
@@ -70,7 +75,7 @@ class ExpectedTable(NamedTuple):
         adopted: It existed before: its keys need not begin with the tenant, which then only draws warnings.
         versioned: Whether it has the columns that are kept true under a user's own SQL, for tenant tables.
         searchable: Whether the words of some of its fields are kept.
-        owner: Whether the owner's functions, which count, reach its rows, for control tables.
+        owner: How the owner's functions, which count, reach its rows, for control tables.
     """
 
     schema: str
@@ -81,7 +86,7 @@ class ExpectedTable(NamedTuple):
     adopted: bool = False
     versioned: bool = True
     searchable: bool = False
-    owner: bool = False
+    owner: Reach | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +126,7 @@ def expected_table(table: sa.Table, collection: Collection) -> ExpectedTable:
     if collection.scope == "tenant" and table.schema is not None:
         return ExpectedTable(table.schema, table.name, "control", app=collection.rights or ())
     searchable = bool(searchable_fields(collection))
-    owner = collection.name in _COUNTED_WITH
+    owner = _COUNTED_WITH.get(collection.name)
     return ExpectedTable(
         table.schema or "public", table.name, collection.scope, searchable=searchable, owner=owner
     )
