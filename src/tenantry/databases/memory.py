@@ -374,11 +374,14 @@ class MemoryAdapter:
         return record
 
     def _check_unique(self, collection: Collection, rows: Rows, record: Record) -> None:
-        others = [row for row in rows.values() if row["id"] != record["id"] and not _marked(collection, row)]
         for group in collection.unique:
             values = [record[name] for name in group]
-            if None not in values and any([row[name] for name in group] == values for row in others):
-                raise UniqueViolation(collection.name, group)
+            if None in values:
+                continue
+            for row in rows.values():
+                equal = [row[name] for name in group] == values
+                if equal and row["id"] != record["id"] and not _marked(collection, row):
+                    raise UniqueViolation(collection.name, group)
 
     def _delete(self, context: Context, collection: Collection, ids: Sequence[Any]) -> None:
         """Delete rows and what cascades from them, unless a row that stays refers to one of them."""
