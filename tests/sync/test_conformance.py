@@ -19,7 +19,7 @@ from tenantry.testing.conformance.plans import Plans
 from tenantry.testing.conformance.rows import Rows
 from tenantry.testing.conformance.tenants import Tenants
 from tenantry.testing.conformance.transactions import Transactions
-from tenantry.testing.models import MODELS, Note
+from tenantry.testing.models import MODELS, Book, Note
 from tests.conformance.databases import deployed
 from tests.servers import PostgresServer
 from tests.sync.presented import Presented
@@ -46,6 +46,22 @@ class Synchronous(Rows, Pages, Constraints, Transactions, Tenants, Plans, Isolat
                 await asyncio.create_task(unit.count(Note))
             assert await unit.count(Note) == 1
         assert await acme.data.count(Note) == 1
+
+    async def test_a_transaction_that_repeats_loses_no_update(
+        self, sdk: MultiTenantSDK, acme: TenantHandle
+    ) -> None:
+        """What is run again is a plain function, in the thread of the caller."""
+        book = await acme.data.create(Book(title="counted", copies=0))
+        data = cast("Presented", acme)._found.data
+
+        def add(unit: sync.DataManager) -> int:
+            found = unit.get(Book, book.id)
+            return unit.update(found, copies=found.copies + 1).copies
+
+        racers = [asyncio.to_thread(data.run_transaction, add, attempts=50) for _ in range(4)]
+        assert sorted(await asyncio.gather(*racers)) == [1, 2, 3, 4]
+        stored = await acme.data.get(Book, book.id)
+        assert (stored.copies, stored.version) == (4, 5)
 
 
 class TestMemory(Synchronous):
