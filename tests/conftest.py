@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.servers import PgBouncer, PostgresServer, ServerUnavailable, ValkeyServer
 
@@ -24,6 +24,8 @@ MISSING = "could not be had: "
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), print_blob=True)
 settings.register_profile("soak", settings.get_profile("ci"), max_examples=5_000, stateful_step_count=200)
+# That a test fails without a guard is all that is asked there, not the smallest case in which it does.
+settings.register_profile("mutants", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 

@@ -47,7 +47,8 @@ def test_a_guard_is_missed(patch: Path, copy: Path) -> None:
     assert applied.returncode == 0, f"{patch.name} no longer applies:\n{applied.stderr}"
     # -rfEs: each test that failed, each that could not even be set up, and why one was skipped
     plugins = [part for name in ("cacheprovider", "faker", "xdist") for part in ("-p", f"no:{name}")]
-    done = _run(copy, sys.executable, "-m", "pytest", "-q", "-rfEs", *plugins, *tests)
+    options = ("-q", "-rfEs", "--hypothesis-profile=mutants", *plugins)
+    done = _run(copy, sys.executable, "-m", "pytest", *options, *tests)
     if MISSING in done.stdout and done.returncode != TESTS_FAILED:
         pytest.skip(next(line for line in done.stdout.splitlines() if MISSING in line))
     assert done.returncode == TESTS_FAILED, _report(patch, done)
