@@ -178,6 +178,11 @@ class TrailedHooks(Hooks):
         self._hooks = hooks
         self._visit = visit
 
+    @property
+    def has_within(self) -> bool:
+        """There is the trail, whatever hooks there are."""
+        return True
+
     def within(self, operation: Operation) -> list[Write]:
         """Return the writes that the within hooks add, and that which records the operation."""
         return [*self._hooks.within(operation), *self._visit.trail(operation)]

@@ -309,7 +309,9 @@ async def _pages(
     key, fields, done = collection.key, tuple(collection.fields.values()), 0
     where: Any = EVERYTHING
     while True:
-        rows = await unit.select(context, Query(collection, fields, where, (Sort(key),), _PAGE))
+        # Those that are marked as deleted come along: they can be restored, and rows may refer to them.
+        query = Query(collection, fields, where, (Sort(key),), _PAGE, deleted="with")
+        rows = await unit.select(context, query)
         if rows:
             done += len(rows)
             kept = rows if rewrite is None else [rewrite(collection, row) for row in rows]

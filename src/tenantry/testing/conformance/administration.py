@@ -228,6 +228,18 @@ class Administration(Setting):
         with pytest.raises(SupportRefused, match="over"):
             await visit.data.count(Note)
 
+    async def test_support_leaves_a_trail_of_each_of_many_writes(
+        self, sdk: MultiTenantSDK, acme: TenantHandle
+    ) -> None:
+        await acme.support.allow(ttl=_HOUR)
+        async with sdk.impersonate(acme.context.tenant_id, reason="ticket 8", actor="joe") as visit:
+            await visit.data.bulk_create([Note(id="a"), Note(id="b")])
+            await visit.data.bulk_update(Note, [("a", {"text": "x"}), ("none", {"text": "x"})])
+            await visit.data.bulk_delete(Note, ["b"])
+        (session,) = await acme.support.sessions()
+        trail = [(write.verb, *write.ids) for write in await acme.support.writes(session.id)]
+        assert trail == [("create", "a"), ("create", "b"), ("update", "a"), ("delete", "b")]
+
     async def test_support_ends_when_its_time_is_over_or_the_tenant_says_so(
         self, sdk: MultiTenantSDK, acme: TenantHandle
     ) -> None:

@@ -12,7 +12,7 @@ from tenantry.errors import ArchiveError, InvalidTenantId, TenantExists, TenantN
 from tenantry.sdk import MultiTenantSDK, TenantHandle
 from tenantry.tenants import TenantStatus
 from tenantry.testing.conformance.setting import Setting, fresh
-from tenantry.testing.models import MODELS, Author, Book, Folder, Note, Review
+from tenantry.testing.models import MODELS, Author, Book, Folder, Note, Review, Ticket
 
 
 class Transfers(Setting):
@@ -70,6 +70,25 @@ class Transfers(Setting):
         with pytest.raises(TenantExists):
             await sdk.tenants.import_(tmp_path / "acme.zip", as_=id)
         assert await acme.data.exists(Note, {"id": "later"})
+
+    async def test_rows_that_are_marked_as_deleted_come_along(
+        self, sdk: MultiTenantSDK, acme: TenantHandle, tmp_path: Path
+    ) -> None:
+        gone = await acme.data.create(Ticket(number="1", title="gone"))
+        await acme.data.create(Ticket(title="refers to it", parent_id=gone.id))
+        await acme.data.delete(gone)
+        await acme.data.create(Ticket(number="1", title="has its number"))
+        await sdk.tenants.export(acme.context.tenant_id, tmp_path / "acme.zip")
+        copies = [fresh("copy"), fresh("clone")]
+        await sdk.tenants.import_(tmp_path / "acme.zip", as_=copies[0])
+        await sdk.tenants.clone(acme.context.tenant_id, copies[1])
+        all_rows = [*await acme.data.read(Ticket, deleted="with")]
+        assert len(all_rows) == 3
+        for copy in copies:
+            there = sdk.tenant(copy).data
+            assert [*await there.read(Ticket, deleted="with")] == all_rows
+            assert await there.count(Ticket) == 2
+            assert [row.title for row in await there.read(Ticket, deleted="only")] == ["gone"]
 
     async def test_an_imported_tenant_has_the_same_plan(
         self, sdk: MultiTenantSDK, acme: TenantHandle, tmp_path: Path
