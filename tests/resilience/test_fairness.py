@@ -124,8 +124,10 @@ async def test_a_gate_hands_its_places_on_whatever_happens_to_those_who_wait() -
         async with gate.turn(tenant, timeout=None if number % 5 else 0.001):
             inside += 1
             most = max(most, inside)
-            await asyncio.sleep(0.0005)
-            inside -= 1
+            try:
+                await asyncio.sleep(0.0005)
+            finally:
+                inside -= 1
 
     tasks = [asyncio.create_task(visit(number % 7, number)) for number in range(200)]
     await asyncio.sleep(0.003)
