@@ -108,6 +108,14 @@ def test_nobody_is_lost_and_nobody_is_served_twice(steps: list[tuple[str, int]])
     asyncio.run(scenario())
 
 
+async def test_who_had_a_turn_comes_behind_who_joins_later_in_the_round() -> None:
+    queue: FairQueue[None] = FairQueue()
+    first, other = queue.join("a"), queue.join("b")
+    assert queue.next() is first
+    again, late = queue.join("a"), queue.join("c")
+    assert [queue.next() for _ in range(3)] == [other, late, again]
+
+
 async def test_a_preference_saves_work_within_a_round() -> None:
     queue: FairQueue[None] = FairQueue()
     names = {id(queue.join(tenant)): tenant for tenant in ("a", "b", "c", "a", "b", "c")}
