@@ -25,7 +25,9 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile("ci", settings.get_profile("default"), print_blob=True)
 settings.register_profile("soak", settings.get_profile("ci"), max_examples=5_000, stateful_step_count=200)
 # That a test fails without a guard is all that is asked there, not the smallest case in which it does.
-settings.register_profile("mutants", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate))
+settings.register_profile(
+    "mutants", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate), derandomize=True
+)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
