@@ -13,8 +13,8 @@ from tenantry.data.records import M
 from tenantry.schema import KeyedModel
 from tenantry.types import BulkResult, Record
 
-I = TypeVar("I")  # noqa: E741 - an item
-Many = Iterable[I] | AsyncIterable[I]
+Item = TypeVar("Item")
+Many = Iterable[Item] | AsyncIterable[Item]
 Change = tuple[Any, Mapping[str, Any]] | tuple[Any, Mapping[str, Any], int | None]
 
 

@@ -102,7 +102,7 @@ async def create(owner_url: str, index: Index, progress: Progress) -> bool:
                 if attempt == _ATTEMPTS:
                     raise _held(index) from error
                 progress(f"waiting for a transaction that holds on to {index.table}", None)
-    raise AssertionError("unreachable")  # pragma: no cover
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _create(owner_url: str, connection: Any, index: Index, progress: Progress) -> bool:
